@@ -1,0 +1,1 @@
+"""Judges the votes: one evaluation in, one report or one retrain out."""

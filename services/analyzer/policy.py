@@ -1,0 +1,272 @@
+"""The decision: what the votes of an evaluation mean, and whether to act on them.
+
+What is guaranteed: the same situation and rules give the same decision; every verdict comes with
+one reason of `REASONS` and a sentence with its figures; under `wilson` nothing is acted on below
+`min_votes`, nor unless the lower bound is over the threshold. What is not: that a retrain helps.
+The breaker is what notices that it did not.
+
+Pure: no clock, no I/O. Whoever calls has already picked the votes (one per user and answer, of the
+active generation only) and started the windows anew after a promotion that feedback drove.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import ROUND_HALF_UP, Decimal
+from math import sqrt
+from typing import Literal, NamedTuple
+
+from shared.events import Evidence, Verdict
+
+__all__ = [
+    "REASONS",
+    "WINDOWS",
+    "Z95",
+    "Z_DECISION",
+    "Decision",
+    "Reason",
+    "Retrain",
+    "Rules",
+    "Situation",
+    "decide",
+    "evidence",
+    "wilson",
+]
+
+Z95 = 1.959964
+"""Standard normal quantile of a two-sided 95 % interval."""
+
+Z_DECISION = 2.24
+"""The decision looks at two windows and acts if either is over, so each interval is a two-sided
+97.5 % one (Bonferroni): together they err as rarely as a single one of 95 %."""
+
+WINDOWS: Mapping[str, timedelta] = {"7d": timedelta(days=7), "28d": timedelta(days=28)}
+"""Trailing windows: the short one sees a collapse soon, the long one gathers votes where few are cast."""
+
+BREAKER = 2
+"""Retrains in a row without effect after which a person is asked."""
+
+
+class Reason(NamedTuple):
+    """The verdict that a reason code stands for, and what it says after the figures."""
+
+    verdict: Verdict
+    says: str
+
+
+REASONS: Mapping[str, Reason] = {
+    "no_votes": Reason("insufficient_data", "there is nothing to judge"),
+    "too_few_votes": Reason(
+        "insufficient_data", "a decision needs {min_votes} votes (threshold {threshold})"
+    ),
+    "no_new_votes": Reason(
+        "insufficient_data", "within the threshold of {threshold}, but nobody voted in {report}"
+    ),
+    "within_threshold": Reason("ok", "within the threshold of {threshold}"),
+    "uncertain": Reason("watch", "over the threshold of {threshold}, but the lower bound is not"),
+    "retrain_running": Reason("watch", "over the threshold of {threshold}, but a retrain is running"),
+    "cooling_down": Reason(
+        "watch", "lower bound over the threshold of {threshold}, but resting until {until}"
+    ),
+    "lower_bound_over_threshold": Reason("act", "lower bound over the threshold of {threshold}"),
+    "ratio_over_threshold": Reason("act", "over the threshold of {threshold}"),
+    "breaker_open": Reason(
+        "paused",
+        "lower bound over the threshold of {threshold}, but the last retrains did not lower the ratio"
+        " ({retrains}), so a person must look",
+    ),
+    "paused": Reason("paused", "retraining is paused{why} (threshold {threshold})"),
+}
+"""Every reason code, with its verdict and wording."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The settings of a decision. `threshold` is a ratio (0 to 1), `min_votes` counts votes of a window."""
+
+    policy: Literal["wilson", "ratio"]
+    threshold: float
+    min_votes: int
+    cooldown: timedelta
+
+
+@dataclass(frozen=True)
+class Retrain:
+    """A feedback-driven retrain that is over, with the negative ratio that led to it and the one since."""
+
+    finished: datetime
+    ratio_before: float | None
+    ratio_after: float | None
+    """None: nobody has voted since."""
+
+    @property
+    def in_vain(self) -> bool:
+        """The ratio is known not to be lower. What cannot be compared yet is not held against it."""
+        before, after = self.ratio_before, self.ratio_after
+        return before is not None and after is not None and after >= before
+
+
+@dataclass(frozen=True)
+class Situation:
+    """All that a decision depends on, besides its rules."""
+
+    as_of: datetime
+    report: Evidence
+    """Votes of the report window: what `ratio` judges."""
+    windows: tuple[Evidence, ...]
+    """Votes of `WINDOWS`: what `wilson` judges."""
+    retrain_running: bool
+    cooling_until: datetime | None
+    recent: tuple[Retrain, ...]
+    """Feedback-driven retrains since the last resume, newest first."""
+    paused: str | None
+    """Why a person paused retraining (may be empty); None: nobody did."""
+    now: datetime | None = None
+    """The database's time, by which the cool-down ends; None: `as_of`. They differ when a trigger
+    names an `as_of` of its own: that selects votes and must not shorten a cool-down."""
+
+    @property
+    def cooling(self) -> bool:
+        return self.cooling_until is not None and (self.now or self.as_of) < self.cooling_until
+
+    @property
+    def breaker_open(self) -> bool:
+        latest = self.recent[:BREAKER]
+        return len(latest) == BREAKER and all(retrain.in_vain for retrain in latest)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do, and why: a code of `REASONS` and one English sentence with its figures."""
+
+    verdict: Verdict
+    reason: str
+    explanation: str
+
+    @property
+    def act(self) -> bool:
+        """A retrain is to start."""
+        return self.verdict == "act"
+
+
+def wilson(dislikes: int, total: int, z: float = Z95) -> tuple[float, float]:
+    """The Wilson score interval of the negative ratio, as (low, high) within 0 to 1.
+
+    Without votes nothing is known: (0, 1). Source: E. B. Wilson, "Probable Inference, the Law of
+    Succession, and Statistical Inference", JASA 22 (1927) 209-212.
+
+    Args:
+        z: standard normal quantile of the confidence wanted (1.96 for 95 %).
+
+    Raises:
+        ValueError: `dislikes` is not within 0 to `total`.
+    """
+    if not 0 <= dislikes <= total:
+        raise ValueError(f"{dislikes} dislikes of {total} votes")
+    if total == 0:
+        return 0.0, 1.0
+    ratio, share = dislikes / total, z * z / total
+    centre = ratio + share / 2
+    margin = z * sqrt((ratio * (1 - ratio) + share / 4) / total)
+    low, high = (centre - margin) / (1 + share), (centre + margin) / (1 + share)
+    # At 0 and at all dislikes the bound equals the ratio; rounding must not push it past.
+    return max(0.0, min(low, ratio)), min(1.0, max(high, ratio))
+
+
+def evidence(name: str, start: datetime, end: datetime, likes: int, dislikes: int, z: float) -> Evidence:
+    """The votes of the window `(start, end]` with their Wilson interval.
+
+    Windows of a decision take `Z_DECISION`, the report `Z95`.
+
+    Raises:
+        ValueError: a count is negative, or a time has no zone.
+    """
+    low, high = wilson(dislikes, likes + dislikes, z)
+    return Evidence(name=name, start=start, end=end, likes=likes, dislikes=dislikes, low=low, high=high)
+
+
+def decide(situation: Situation, rules: Rules) -> Decision:
+    """Judge a situation. A pause by a person shows whatever the votes say."""
+    if rules.policy == "wilson":
+        z, (reason, window) = Z_DECISION, _by_bound(situation, rules)
+    else:
+        z, (reason, window) = Z95, _by_ratio(situation, rules)
+    if situation.paused is not None:
+        reason = "paused"
+    verdict, says = REASONS[reason]
+    return Decision(verdict, reason, f"{_figures(window, z)}: {says.format_map(_words(situation, rules))}")
+
+
+def _by_bound(situation: Situation, rules: Rules) -> tuple[str, Evidence]:
+    """The default: act on what is certain. Gives the reason and the window it rests on."""
+    report, windows = situation.report, situation.windows
+    if not any(window.total for window in (report, *windows)):
+        return "no_votes", report
+    enough = [window for window in windows if window.total >= rules.min_votes]
+    if not enough:
+        return "too_few_votes", max(windows, key=lambda window: window.total, default=report)
+    surest = max(enough, key=_lower)
+    if _lower(surest) > rules.threshold:
+        return _obstacle(situation) or "lower_bound_over_threshold", surest
+    highest = max(enough, key=lambda window: window.ratio)
+    if highest.ratio > rules.threshold:
+        return "uncertain", highest
+    # A report of 0 votes must not say that all is well.
+    return ("within_threshold" if report.total else "no_new_votes"), highest
+
+
+def _by_ratio(situation: Situation, rules: Rules) -> tuple[str, Evidence]:
+    """The literal rule: the report's ratio over the threshold, however few the votes."""
+    report = situation.report
+    if not report.total:
+        return "no_votes", report
+    if report.ratio <= rules.threshold:
+        return "within_threshold", report
+    return ("retrain_running" if situation.retrain_running else "ratio_over_threshold"), report
+
+
+def _obstacle(situation: Situation) -> str | None:
+    """What keeps `wilson` from acting on votes that call for it."""
+    if situation.breaker_open:
+        return "breaker_open"
+    if situation.retrain_running:
+        return "retrain_running"
+    return "cooling_down" if situation.cooling else None
+
+
+def _lower(window: Evidence) -> float:
+    # From the counts, not from `window.low`: a caller who took another z must not change a decision.
+    return wilson(window.dislikes, window.total, Z_DECISION)[0]
+
+
+def _figures(window: Evidence, z: float) -> str:
+    if not window.total:
+        return f"0 votes in {window.name}"
+    low, high = wilson(window.dislikes, window.total, z)
+    return (
+        f"{window.dislikes} of {window.total} votes in {window.name} are negative"
+        f" ({_percent(window.ratio)}, interval {_percent(low)} to {_percent(high)} at z={z:.2f})"
+    )
+
+
+def _words(situation: Situation, rules: Rules) -> dict[str, str]:
+    """What the wordings of `REASONS` may mention."""
+    until = situation.cooling_until
+    return {
+        "threshold": f"{rules.threshold * 100:g}%",
+        "min_votes": str(rules.min_votes),
+        "report": situation.report.name,
+        "until": f"{until:%Y-%m-%d %H:%M %Z}" if until else "",
+        "retrains": ", ".join(
+            f"{_percent(retrain.ratio_before or 0)} then {_percent(retrain.ratio_after or 0)}"
+            for retrain in situation.recent[:BREAKER]
+        ),
+        "why": f", {situation.paused}" if situation.paused else "",
+    }
+
+
+def _percent(ratio: float) -> str:
+    """One decimal, half up, as the report rounds: 1 of 16 is 6.3%, where `:.1%` says 6.2%."""
+    return f"{(Decimal(str(ratio)) * 100).quantize(Decimal('0.1'), ROUND_HALF_UP)}%"

@@ -1,0 +1,1 @@
+"""Turns documents into vectors: reads, chunks, embeds, builds generations, searches them."""

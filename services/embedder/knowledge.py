@@ -1,0 +1,179 @@
+"""Reading a folder of documents.
+
+What is read: every regular file below the folder with a suffix in `parsing.SUFFIXES`, sorted by its
+path. What is named as skipped, so that nobody waits for an answer from a document that was never
+read: files of another type, too large, unreadable or broken ones, links out of the folder and links
+to folders. What is passed over in silence: hidden files and folders, what editors and systems leave
+behind (`~$report.docx`, `Thumbs.db`), pictures, styles and fonts that belong to pages, and files
+without a suffix (`LICENSE`).
+
+What is guaranteed: the same folder gives the same result, no file can stop the others, and nothing
+outside the folder is read. What is not: a snapshot; a file that changes meanwhile is read as it is
+when its turn comes. The calls block: run them in a thread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import unicodedata
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.embedder.parsing import SUFFIXES, Document, Unreadable, parse
+from shared.events import Skipped
+
+__all__ = ["MAX_BYTES", "MEDIA_TYPES", "Folder", "RawDocument", "read_folder"]
+
+MAX_BYTES = 20 * 1024 * 1024
+"""Largest file that is read."""
+
+MEDIA_TYPES = {
+    ".md": "text/markdown",
+    ".txt": "text/plain",
+    ".html": "text/html",
+    ".htm": "text/html",
+    ".pdf": "application/pdf",
+}
+
+_ASSETS = {
+    "", ".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp", ".ico",
+    ".css", ".js", ".map", ".woff", ".woff2", ".ttf",
+}  # fmt: skip
+_LITTER = {"thumbs.db", "desktop.ini", "__macosx"}
+
+
+@dataclass(frozen=True, slots=True)
+class RawDocument:
+    """One file that was read.
+
+    Attributes:
+        source: path below the folder with `/`, in NFC: the document's name for good.
+        media_type: as in `MEDIA_TYPES`.
+        data_hash: SHA-256 of the file's bytes, in hex.
+        document: its title and blocks.
+    """
+
+    source: str
+    media_type: str
+    data_hash: str
+    document: Document
+
+    @property
+    def title(self) -> str:
+        return self.document.title
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """What a folder holds.
+
+    Attributes:
+        documents: what was read, by source.
+        unchanged: sources whose bytes have the hash that was known; they were not parsed.
+        skipped: what was not read, and why, by source.
+    """
+
+    documents: dict[str, RawDocument]
+    unchanged: frozenset[str]
+    skipped: tuple[Skipped, ...]
+
+
+def read_folder(
+    root: Path,
+    on_progress: Callable[[int, int], None] | None = None,
+    known: Mapping[str, str] | None = None,
+) -> Folder:
+    """Read every document below `root`.
+
+    Args:
+        root: the folder (a link to one is followed).
+        on_progress: called after each file with the files done and the files in all.
+        known: data hash by source, of documents that need no parsing while their bytes are the
+            same. Leave out what an older parser read.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        NotADirectoryError: `root` is a file.
+    """
+    if not root.exists():
+        raise FileNotFoundError(f"knowledge folder {root} does not exist")
+    if not root.is_dir():
+        raise NotADirectoryError(f"knowledge folder {root} is not a folder")
+    known = known or {}
+    documents: dict[str, RawDocument] = {}
+    unchanged: set[str] = set()
+    skipped: dict[str, Skipped] = {}
+    files = _files(root, skipped)
+    for done, (source, path) in enumerate(sorted(files.items()), start=1):
+        try:
+            data = _read(path, root)
+            data_hash = hashlib.sha256(data).hexdigest()
+            if known.get(source) == data_hash:
+                unchanged.add(source)
+            else:
+                media_type = MEDIA_TYPES[path.suffix.lower()]
+                documents[source] = RawDocument(source, media_type, data_hash, parse(source, data))
+        except Unreadable as error:
+            skipped[source] = Skipped(source=source, reason=str(error))
+        if on_progress:
+            on_progress(done, len(files))
+    return Folder(documents, frozenset(unchanged), tuple(skipped[source] for source in sorted(skipped)))
+
+
+def _files(root: Path, skipped: dict[str, Skipped]) -> dict[str, Path]:
+    """The files to read, by source; adds to `skipped` what can be told from the name alone."""
+
+    def skip(path: Path, reason: str) -> None:
+        source = _source(path, root)
+        skipped[source] = Skipped(source=source, reason=reason)
+
+    def refused(error: OSError) -> None:
+        skip(Path(error.filename), f"cannot be read: {error.strerror}")
+
+    files: dict[str, Path] = {}
+    for folder, folders, names in os.walk(root, onerror=refused):
+        folders[:] = sorted(name for name in folders if not _is_ignored(name))
+        for name in folders:
+            if (path := Path(folder, name)).is_symlink():
+                skip(path, "a link to a folder is not followed")
+        for name in sorted(name for name in names if not _is_ignored(name)):
+            path = Path(folder, name)
+            suffix = path.suffix.lower()
+            if suffix not in SUFFIXES | _ASSETS:
+                skip(path, "unsupported type")
+            elif suffix in SUFFIXES and files.setdefault(_source(path, root), path) is not path:
+                skip(path, "another file has the same name in another Unicode form")
+    return files
+
+
+def _is_ignored(name: str) -> bool:
+    return name.startswith((".", "~$")) or name.endswith("~") or name.lower() in _LITTER
+
+
+def _source(path: Path, root: Path) -> str:
+    # A name that is not UTF-8 shows its odd bytes as "�": neither JSON nor PostgreSQL takes them.
+    name = os.fsencode(path.relative_to(root).as_posix()).decode("utf-8", "replace")
+    return unicodedata.normalize("NFC", name)
+
+
+def _read(path: Path, root: Path) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        Unreadable: it lies outside `root`, is not a regular file, too large, or refused.
+    """
+    try:
+        if not path.resolve(strict=True).is_relative_to(root.resolve()):
+            raise Unreadable("a link out of the folder")
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+            raise Unreadable("not a regular file")
+        if status.st_size > MAX_BYTES:
+            raise Unreadable(f"larger than {MAX_BYTES // 1024**2} MB")
+        return path.read_bytes()
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
+        reason = getattr(error, "strerror", None) or str(error)
+        raise Unreadable(f"cannot be read: {reason}") from None

@@ -1,0 +1,138 @@
+"""From a file's bytes to a `Document`. Pure.
+
+What is guaranteed: `parse` returns a document with at least one block, or raises `Unreadable` with
+a reason that a person understands; no other exception leaves it, whatever the bytes. The same bytes
+under the same name give the same document.
+
+What is not: layout. Emphasis, links' addresses and a PDF's columns are gone, and a scanned PDF has
+no text (there is no OCR).
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import logging
+import re
+from collections.abc import Callable, Mapping
+from pathlib import PurePosixPath
+
+from bs4.dammit import EncodingDetector
+from pypdf import PdfReader
+from pypdf.errors import DependencyError, FileNotDecryptedError
+
+from services.embedder.document import Block, Document, Outline, Unreadable, newlines, one_line
+from services.embedder.markup import add_html, add_markdown
+
+__all__ = ["SUFFIXES", "Block", "Document", "Unreadable", "parse"]
+
+SUFFIXES = {".md", ".txt", ".html", ".htm", ".pdf"}
+"""What `parse` can read, in lower case."""
+
+_BINARY = "binary content in a text file"
+_CONTROL_SHARE = 0.05
+
+# Python's names of the encodings that a page may declare, and what browsers take them for. UTF-16
+# is not among them: a page whose <meta> reads as ASCII is not UTF-16, whatever it says.
+_CHARSETS = {
+    "euc_kr": "cp949", "cp949": "cp949", "iso8859-1": "cp1252", "cp1252": "cp1252",
+    "shift_jis": "cp932", "cp932": "cp932", "euc_jp": "euc_jp",
+    "gb2312": "gb18030", "gbk": "gb18030", "gb18030": "gb18030", "big5": "big5",
+}  # fmt: skip
+
+
+def parse(name: str, data: bytes) -> Document:
+    """Read one file. `name` gives the type, by its suffix, and the title where the text has none.
+
+    Raises:
+        Unreadable: the type is unknown, the content is not of that type, or holds no text.
+    """
+    path = PurePosixPath(name)
+    read = _READERS.get(path.suffix.lower())
+    if read is None:
+        raise Unreadable("unsupported type")
+    outline = Outline()
+    try:
+        title = read(data, outline)
+    except RecursionError:
+        raise Unreadable("nested too deeply") from None
+    return outline.document(title, path.stem)
+
+
+def _read_text(data: bytes, outline: Outline) -> str:
+    _add_paragraphs(_decode(data), outline)
+    return ""
+
+
+def _read_markdown(data: bytes, outline: Outline) -> str:
+    add_markdown(newlines(_decode(data)), outline)
+    return ""
+
+
+def _read_html(data: bytes, outline: Outline) -> str:
+    declared = EncodingDetector.find_declared_encoding(data, is_html=True)
+    return add_html(_decode(data, declared), outline)
+
+
+def _read_pdf(data: bytes, outline: Outline) -> str:
+    logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # it logs every oddity of every file
+    try:
+        pages = [page.extract_text() for page in PdfReader(io.BytesIO(data)).pages]
+    except (FileNotDecryptedError, DependencyError):
+        raise Unreadable("encrypted PDF") from None
+    except Exception as error:  # on garbage, pypdf raises whatever its code stumbles over
+        raise Unreadable(f"broken PDF: {one_line(str(error))[:100] or type(error).__name__}") from None
+    if not any(page.strip() for page in pages):
+        raise Unreadable("no text that can be extracted (scanned pages?)")
+    for page in pages:
+        _add_paragraphs(page, outline)
+    return ""
+
+
+_READERS: Mapping[str, Callable[[bytes, Outline], str]] = {
+    ".md": _read_markdown,
+    ".txt": _read_text,
+    ".html": _read_html,
+    ".htm": _read_html,
+    ".pdf": _read_pdf,
+}
+
+
+def _add_paragraphs(text: str, outline: Outline) -> None:
+    for paragraph in re.split(r"\n\s*\n", newlines(text)):
+        outline.text("\n".join(" ".join(line.split()) for line in paragraph.split("\n")))
+
+
+def _decode(data: bytes, declared: str | None = None) -> str:
+    """BOM, then what is declared, UTF-8, CP949 (Korean Windows): the first that fits strictly."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encodings = ["utf-16"]
+    else:
+        encodings = [*_python_codec(declared), "utf-8-sig", "cp949"]
+    for encoding in encodings:
+        try:
+            text = data.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        if _is_binary(text):
+            raise Unreadable(_BINARY)
+        return text
+    if _is_binary(data.decode("latin-1")):
+        raise Unreadable(_BINARY)
+    raise Unreadable("unknown text encoding (save it as UTF-8)")
+
+
+def _python_codec(declared: str | None) -> list[str]:
+    try:
+        name = codecs.lookup(declared or "utf-8").name
+    except (LookupError, ValueError):
+        return []
+    return [_CHARSETS[name]] if name in _CHARSETS else []
+
+
+def _is_binary(text: str) -> bool:
+    controls = sum(map(text.count, _CONTROLS))
+    return "\0" in text or controls > _CONTROL_SHARE * len(text)
+
+
+_CONTROLS = [chr(code) for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n\r\f\x85"]

@@ -1,0 +1,1 @@
+"""Tells the team: reports and outcomes, in Slack or on the terminal."""

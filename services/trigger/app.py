@@ -1,0 +1,176 @@
+"""The trigger's HTTP routes.
+
+A hit answers 200 once its run is durable and its event is published, 503 "not yet" otherwise: the
+run is kept, and the relay or the next hit publishes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from aiohttp import web
+from asyncpg import Record
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from shared import events, http, runs
+from shared.database import Connection
+from shared.events import Envelope, FeedbackEvaluate, Message
+from shared.requester import CRON_JOB_ORG, requester
+from shared.runtime import Kernel
+
+__all__ = ["Trigger"]
+
+log = logging.getLogger(__name__)
+
+STARTED = {"status": "Feedback loop started"}
+STARTING = 20.0
+"""Seconds a hit waits while the process still connects: cron-job.org gives it thirty."""
+WITHIN = 4.5
+"""Seconds to make a run durable and publish it."""
+
+
+class HitBody(BaseModel):
+    """What a POST may say. All of it is optional."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    app: str | None = Field(None, min_length=1, max_length=64, pattern=r"^[\w.-]+$")
+    as_of: AwareDatetime | None = None
+    window: str | None = Field(None, pattern=r"^(since_last|[1-9]\d{0,4}[mhd])$")
+    requested_by: str | None = Field(None, min_length=1, max_length=200)
+    scheduled: bool | None = None
+
+
+class Trigger:
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+
+    async def hit(self, request: web.Request) -> web.Response:
+        """`GET|POST /run-feedback-loop`: start a run for each app, or join the one under way."""
+        body = await self._body(request)
+        key = request.headers.get("Idempotency-Key") if request.method == "POST" else None
+        if key is not None and not 1 <= len(key) <= 200:
+            raise http.BadRequest("Idempotency-Key", "must have 1 to 200 characters")
+        if not await self._is_ready():
+            return http.unavailable(self._kernel.waiting_for)
+        try:
+            async with asyncio.timeout(WITHIN):
+                started = await self._start(request, body, key)
+        except TimeoutError:
+            return http.unavailable(f"the run is not durable and published within {WITHIN:g} s")
+        ids = ", ".join(str(run.id) for run in started)
+        return web.json_response(STARTED, headers={"Feedback-Loop-Run": ids})
+
+    async def _start(self, request: web.Request, body: HitBody, key: str | None) -> list[runs.Run]:
+        by = requester(request.headers.get("User-Agent"), body.requested_by)
+        scheduled = body.scheduled if body.scheduled is not None else by == CRON_JOB_ORG
+        started = []
+        outbox = self._kernel.outbox
+        async with self._kernel.database.transaction() as connection:
+            for app in [body.app] if body.app else await _apps_with_votes(connection):
+                hit = runs.Hit(app, by, body.window, scheduled, body.as_of, key)
+                started.append(await runs.hit(connection, outbox, hit, self._kernel.trigger_window))
+        for run in started:
+            log.info("run %s %s by %s", run.id, "joined" if run.joined else "started", by)
+        # Also those that an earlier hit could not publish; a hit is the moment to look after the rest.
+        await outbox.publish([run.envelope for run in started if await self._is_unpublished(run)])
+        outbox.watch()
+        return started
+
+    async def _is_unpublished(self, run: runs.Run) -> bool:
+        if not run.joined:
+            return True
+        async with self._kernel.database.connection() as connection:
+            return bool(
+                await connection.fetchval(
+                    "select published_at is null from feedback_loop.outbox where event_id = $1", run.id
+                )
+            )
+
+    async def _is_ready(self) -> bool:
+        try:
+            async with asyncio.timeout(STARTING):
+                await self._kernel.ready.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _body(self, request: web.Request) -> HitBody:
+        if request.can_read_body and request.method == "POST":
+            return http.read_model(HitBody, await http.read_json(request))
+        # Schedulers append parameters of their own to a URL: only ours are read.
+        known = {name: value for name, value in request.query.items() if name in HitBody.model_fields}
+        return http.read_model(HitBody, known)
+
+    async def take_event(self, request: web.Request) -> web.Response:
+        """`POST /events`: a `feedback.evaluate` as a CloudEvent (binary or structured mode), for
+        publishers who have no broker."""
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        message = Message(headers.get("ce-type", ""), headers, await request.read())
+        try:
+            envelope = events.decode(message)
+        except events.InvalidMessage as error:
+            raise http.BadRequest("event", str(error), status=422) from None
+        if not isinstance(envelope.event, FeedbackEvaluate):
+            raise http.BadRequest("type", "only feedback.evaluate is taken here", status=422)
+        if not await self._is_ready():
+            return http.unavailable(self._kernel.waiting_for)
+        async with asyncio.timeout(WITHIN):
+            adopted = await self._take(envelope)
+        return web.json_response({"status": "accepted", "run": str(adopted.id)}, status=202)
+
+    async def _take(self, envelope: Envelope) -> Envelope:
+        adopted = await self._kernel.adopt(envelope)
+        await self._kernel.outbox.publish([adopted])
+        return adopted
+
+    async def list_runs(self, request: web.Request) -> web.Response:
+        """`GET /runs?app=&limit=`: the latest runs and where each stands."""
+        limit = request.query.get("limit", "20")
+        if not limit.isdigit() or not 1 <= int(limit) <= 200:
+            raise http.BadRequest("limit", "must be a number from 1 to 200", status=422)
+        async with self._kernel.database.connection() as connection:
+            rows = await connection.fetch(
+                "select * from feedback_loop.run_status where $1::text is null or app = $1"
+                " order by started_at desc limit $2",
+                request.query.get("app"),
+                int(limit),
+            )
+        return web.json_response({"runs": [_public(row) for row in rows]})
+
+    async def show_run(self, request: web.Request) -> web.Response:
+        """`GET /runs/{id}`: one run."""
+        try:
+            id = UUID(request.match_info["id"])
+        except ValueError:
+            raise http.BadRequest("id", "must be a UUID", status=422) from None
+        async with self._kernel.database.connection() as connection:
+            row = await connection.fetchrow("select * from feedback_loop.run_status where id = $1", id)
+        if row is None:
+            raise http.BadRequest("id", "there is no such run", status=404)
+        return web.json_response(_public(row))
+
+
+async def _apps_with_votes(connection: Connection) -> list[str]:
+    """Every app that has votes (`default` where none has), by skipping from app to app in the index."""
+    rows = await connection.fetch(
+        "with recursive apps (app) as ("
+        " select min(app) from feedback_loop.vote"
+        " union all select (select min(app) from feedback_loop.vote where app > apps.app) from apps"
+        " where app is not null)"
+        " select app from apps where app is not null"
+        " union select 'default' where to_regclass('public.feedback_log') is not null order by app"
+    )
+    return [row["app"] for row in rows] or ["default"]
+
+
+def _public(row: Record) -> dict[str, Any]:
+    """A row as JSON: times in ISO 8601, ids as text."""
+    return {
+        name: value.isoformat() if isinstance(value, datetime) else str(value) if isinstance(value, UUID) else value
+        for name, value in row.items()
+    }

@@ -1,0 +1,1 @@
+"""The kernel: what two services must agree on. It knows no service."""

@@ -1,0 +1,188 @@
+"""PostgreSQL: the pool, transactions, migrations.
+
+Only what every deployment has is relied on: no session advisory locks, no LISTEN, no session state
+(transaction poolers keep none). Database time orders everything, never the process clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib import resources
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+
+if TYPE_CHECKING:
+    Connection = PoolConnectionProxy[asyncpg.Record]
+else:
+    Connection = PoolConnectionProxy  # at run time it is not generic
+
+__all__ = ["Connection", "Database", "DatabaseUnavailable", "is_conflict", "is_unavailable", "pooler_safe_dsn"]
+
+log = logging.getLogger(__name__)
+
+Isolation = Literal["read_committed", "repeatable_read"]
+
+# What poolers and libpq add to a DSN; asyncpg would send them to the server, which refuses.
+_FOREIGN_PARAMETERS = {"channel_binding", "pgbouncer", "connect_timeout", "pool_timeout", "connection_limit"}
+_MIGRATION = re.compile(r"(\d{3})_\w+\.sql")
+
+
+class DatabaseUnavailable(Exception):
+    """PostgreSQL cannot be reached now."""
+
+
+class Database:
+    """A small pool. Connections are opened when needed and closed when idle for two minutes, so
+    that a database which sleeps when unused can (Neon suspends after five)."""
+
+    def __init__(self, dsn: str, size: int = 5) -> None:
+        self._size = size
+        self.use(dsn)
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+
+    def use(self, dsn: str) -> None:
+        """Set the address, where it is known only later; takes effect at the next `connect`."""
+        self._dsn, pooled = pooler_safe_dsn(dsn)
+        self._cache = 0 if pooled else 100
+
+    async def connect(self) -> None:
+        """Open the pool and prove that the server answers.
+
+        Raises:
+            DatabaseUnavailable: it does not.
+            ValueError: the DSN is none.
+        """
+        if self._pool is not None:
+            await self.close()
+        self._pool = await asyncpg.create_pool(
+            self._dsn,
+            min_size=0,
+            max_size=self._size,
+            max_inactive_connection_lifetime=120,
+            timeout=10,
+            command_timeout=60,
+            statement_cache_size=self._cache,
+            init=_prepare,
+        )
+        await self.ping()
+
+    async def close(self) -> None:
+        if self._pool is not None:
+            pool, self._pool = self._pool, None
+            try:
+                await asyncio.wait_for(pool.close(), 5)
+            except TimeoutError:
+                pool.terminate()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection with no transaction open; each statement commits by itself.
+
+        Raises:
+            DatabaseUnavailable: none can be had within ten seconds.
+        """
+        if self._pool is None:
+            raise DatabaseUnavailable("not connected yet")
+        try:
+            connection = await self._pool.acquire(timeout=10)
+        except TimeoutError:
+            raise DatabaseUnavailable("no connection within 10 s") from None
+        except (OSError, asyncpg.InterfaceError, asyncpg.PostgresError) as error:
+            raise DatabaseUnavailable(f"{type(error).__name__}: {error}") from error
+        try:
+            yield connection
+        finally:
+            await self._pool.release(connection, timeout=5)
+
+    @asynccontextmanager
+    async def transaction(self, isolation: Isolation = "read_committed") -> AsyncIterator[Connection]:
+        """A connection in a transaction: commits at the end, rolls back on any exception."""
+        async with self.connection() as connection, connection.transaction(isolation=isolation):
+            yield connection
+
+    async def ping(self) -> None:
+        async with self.connection() as connection:
+            await connection.execute("select 1", timeout=5)
+
+    async def migrate(self) -> list[str]:
+        """Apply what is missing of `migrations/NNN_name.sql`, all in one transaction.
+
+        Returns:
+            The names applied now; empty when the schema was up to date.
+        """
+        files = sorted(
+            entry.name
+            for entry in resources.files("shared").joinpath("migrations").iterdir()
+            if _MIGRATION.fullmatch(entry.name)
+        )
+        async with self.transaction() as connection:
+            # A transaction-level lock: it works behind a pooler and cannot be left behind.
+            await connection.execute("select pg_advisory_xact_lock(hashtext('feedback_loop.migrate'))")
+            await connection.execute("create schema if not exists feedback_loop")
+            await connection.execute(
+                "create table if not exists feedback_loop.migration"
+                " (name text primary key, applied_at timestamptz not null default now())"
+            )
+            done = {row["name"] for row in await connection.fetch("select name from feedback_loop.migration")}
+            missing = [name for name in files if name not in done]
+            for name in missing:
+                sql = resources.files("shared").joinpath("migrations", name).read_text(encoding="utf-8")
+                await connection.execute(sql, timeout=600)
+                await connection.execute("insert into feedback_loop.migration (name) values ($1)", name)
+                log.info("migration applied", extra={"migration": name})
+        return missing
+
+
+def pooler_safe_dsn(dsn: str) -> tuple[str, bool]:
+    """The DSN without parameters that asyncpg would pass on, and whether a transaction pooler is
+    behind it (then no prepared statement may outlive its transaction)."""
+    parts = urlsplit(dsn)
+    query = parse_qsl(parts.query, keep_blank_values=True)
+    pooled = (
+        any(name == "pgbouncer" and value not in ("false", "0") for name, value in query)
+        or "-pooler." in (parts.hostname or "")
+        or (parts.netloc.rpartition(":")[2] == "6543")
+    )
+    kept = urlencode([(name, value) for name, value in query if name not in _FOREIGN_PARAMETERS])
+    return urlunsplit(parts._replace(query=kept)), pooled
+
+
+def is_unavailable(error: BaseException) -> bool:
+    """Whether the error says that the database cannot be used now (rather than that we erred)."""
+    return isinstance(
+        error,
+        DatabaseUnavailable
+        | ConnectionError
+        | asyncpg.InterfaceError
+        | asyncpg.PostgresConnectionError
+        | asyncpg.CannotConnectNowError
+        | asyncpg.TooManyConnectionsError
+        | asyncpg.OperatorInterventionError
+        | asyncpg.DiskFullError
+        | asyncpg.ReadOnlySQLTransactionError,
+    )
+
+
+def is_conflict(error: BaseException) -> bool:
+    """Whether another transaction got in the way: the whole thing may simply be done again."""
+    return isinstance(error, asyncpg.SerializationError | asyncpg.DeadlockDetectedError)
+
+
+async def _prepare(connection: Any) -> None:
+    for kind in ("json", "jsonb"):
+        await connection.set_type_codec(
+            kind, schema="pg_catalog", encoder=_dump_json, decoder=json.loads, format="text"
+        )
+
+
+def _dump_json(value: object) -> str:
+    # PostgreSQL's jsonb refuses U+0000.
+    return json.dumps(value, ensure_ascii=False).replace("\\u0000", "")

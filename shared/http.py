@@ -1,0 +1,128 @@
+"""What every HTTP route shares: errors as JSON with a field and a reason, bodies parsed into models,
+bearer tokens.
+"""
+
+from __future__ import annotations
+
+import functools
+import hmac
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from aiohttp import web
+from pydantic import BaseModel, SecretStr, ValidationError
+
+from shared.bus import BusError
+from shared.database import is_unavailable
+
+__all__ = ["MAX_BODY", "BadRequest", "errors", "fields_of", "read_json", "read_model", "refuse", "require"]
+
+log = logging.getLogger(__name__)
+
+MAX_BODY = 1024 * 1024
+"""Bytes of a request body."""
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class BadRequest(Exception):
+    """The request cannot be taken as it is: which field, and why."""
+
+    def __init__(self, field: str, reason: str, status: int = 400) -> None:
+        super().__init__(reason)
+        self.field = field
+        self.reason = reason
+        self.status = status
+
+
+def refuse(status: int, field: str, reason: str, **headers: str) -> web.Response:
+    """An error as every route answers it."""
+    return web.json_response(
+        {"status": "error", "field": field, "reason": reason}, status=status, headers=headers or None
+    )
+
+
+@web.middleware
+async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn whatever goes wrong into JSON; nothing but a bug answers 500."""
+    try:
+        return await handler(request)
+    except BadRequest as error:
+        return refuse(error.status, error.field, error.reason)
+    except web.HTTPRequestEntityTooLarge:
+        return refuse(413, "body", f"larger than {request.client_max_size} bytes")
+    except web.HTTPMethodNotAllowed as error:
+        allowed = ", ".join(sorted(error.allowed_methods))
+        return refuse(405, "method", f"{request.method} is not allowed here; use {allowed}", Allow=allowed)
+    except web.HTTPNotFound:
+        return refuse(404, "path", "there is nothing here")
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        return refuse(error.status, "request", error.reason)
+    except BusError as error:
+        return unavailable(str(error))
+    except Exception as error:
+        if is_unavailable(error):
+            return unavailable(f"the database does not answer: {error}")
+        log.exception("%s %s failed", request.method, request.path)
+        return refuse(500, "server", "an internal error; the log has more")
+
+
+def unavailable(reason: str) -> web.Response:
+    """Not now: what the request asked for may work later."""
+    return web.json_response({"status": "unavailable", "reason": reason}, status=503)
+
+
+async def read_json(request: web.Request) -> Any:
+    """The request's JSON body.
+
+    Raises:
+        BadRequest: another content type (415), or no JSON (400).
+    """
+    if request.content_type != "application/json":
+        raise BadRequest("content-type", "must be application/json", status=415)
+    try:
+        return await request.json()
+    except (ValueError, RecursionError) as error:
+        raise BadRequest("body", f"not JSON: {error}") from None
+
+
+def read_model(model: type[ModelT], data: object) -> ModelT:
+    """Validate `data`.
+
+    Raises:
+        BadRequest: the first field that does not fit (422).
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise BadRequest(*fields_of(error), status=422) from None
+
+
+def fields_of(error: ValidationError) -> tuple[str, str]:
+    """The first problem of a validation: field and reason."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    field = ".".join(str(part) for part in first["loc"]) or "body"
+    return field, first["msg"].removeprefix("Value error, ")
+
+
+def require(token: SecretStr | None, handler: Handler) -> Handler:
+    """The handler behind a bearer token, compared in constant time; open where no token is set."""
+    if token is None:
+        return handler
+    expected = f"Bearer {token.get_secret_value()}".encode()
+
+    @functools.wraps(handler)
+    async def guarded(request: web.Request) -> web.StreamResponse:
+        given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
+        if not hmac.compare_digest(given, expected):
+            return refuse(
+                401, "authorization", "needs the header 'Authorization: Bearer <token>'",
+                **{"WWW-Authenticate": "Bearer"},
+            )  # fmt: skip
+        return await handler(request)
+
+    return guarded

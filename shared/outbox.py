@@ -1,0 +1,183 @@
+"""The transactional outbox: events are written with the effect that causes them, then published.
+
+Guaranteed: an event whose transaction committed reaches every registered consumer, however often
+processes, bus or broker die in between. Not guaranteed: how often. The relay republishes what has
+no inbox row yet; racing the direct publish is harmless, because the inbox absorbs it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from shared import events
+from shared.bus import RELAYED, Bus, BusError
+from shared.database import Connection, Database, is_unavailable
+
+__all__ = ["Outbox"]
+
+log = logging.getLogger(__name__)
+
+GRACE = 30.0
+"""Seconds that direct publishing and handling get before the relay looks."""
+_LONGEST = 3600.0
+_BATCH = 100
+
+_OPEN = """
+select o.event_id, o.envelope, o.published_at is null as unpublished,
+       array(select c.consumer from feedback_loop.consumer c
+             where c.type = o.type
+               and not exists (select from feedback_loop.inbox i
+                               where i.consumer = c.consumer and i.event_id = o.event_id)
+               and not exists (select from feedback_loop.attempt a
+                               where a.consumer = c.consumer and a.event_id = o.event_id
+                                 and a.next_at > now() - make_interval(secs => $2))) as missing
+from feedback_loop.outbox o
+where o.done_at is null
+  and case when $1::timestamptz is null
+      then coalesce(o.published_at, o.created_at)
+             < now() - make_interval(secs => least($2 * 2 ^ least(o.publishes, 10), $3))
+      else o.published_at is null or o.published_at < $1 end
+order by o.created_at
+limit $4
+for update skip locked
+"""
+_DONE = """
+update feedback_loop.outbox o set done_at = now()
+where o.done_at is null
+  and exists (select from feedback_loop.consumer c where c.type = o.type)
+  and not exists (select from feedback_loop.consumer c
+                  where c.type = o.type
+                    and not exists (select from feedback_loop.inbox i
+                                    where i.consumer = c.consumer and i.event_id = o.event_id))
+"""
+_MARK = """
+update feedback_loop.outbox set published_at = now(), publishes = publishes + 1
+where event_id = any($1::uuid[])
+"""
+
+
+class Outbox:
+    """Writes, publishes and relays events of one process."""
+
+    def __init__(self, database: Database, bus: Bus, grace: float = GRACE) -> None:
+        self._database = database
+        self._bus = bus
+        self._grace = grace
+        self._watch: asyncio.Task[None] | None = None
+
+    async def add(
+        self, connection: Connection, envelopes: Iterable[events.Envelope], published: bool = False
+    ) -> None:
+        """Write events in the caller's transaction. An event that is there already stays as it is."""
+        await connection.executemany(
+            "insert into feedback_loop.outbox"
+            " (event_id, type, producer, cause, correlation, envelope, published_at, publishes)"
+            " values ($1, $2, $3, $4, $5, $6, case when $7 then now() end, $7::boolean::integer)"
+            " on conflict (event_id) do nothing",
+            [
+                (
+                    envelope.id,
+                    envelope.type,
+                    envelope.source.rpartition("/")[2],
+                    envelope.cause,
+                    envelope.correlation,
+                    events.to_json(envelope),
+                    published,
+                )
+                for envelope in envelopes
+            ],
+        )
+
+    async def publish(self, envelopes: Sequence[events.Envelope]) -> None:
+        """Publish committed events and note it; whatever fails here, the relay makes good.
+
+        Raises:
+            BusError: the bus did not take one of them.
+        """
+        if not envelopes:
+            return
+        self.watch()
+        for envelope in envelopes:
+            await self._bus.publish(events.encode(envelope))
+        async with self._database.connection() as connection:
+            await connection.execute(_MARK, [envelope.id for envelope in envelopes])
+
+    async def unpublished(self, cause: UUID, producer: str) -> list[events.Envelope]:
+        """What `producer` derived from `cause` and nobody could publish yet."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                "select envelope from feedback_loop.outbox"
+                " where cause = $1 and producer = $2 and published_at is null order by created_at",
+                cause,
+                producer,
+            )
+        return [events.from_json(row["envelope"]) for row in rows]
+
+    async def relay(self, everything: bool = False) -> int:
+        """Send what is open again, to the consumers that miss it; `everything`: however fresh.
+
+        Returns:
+            How many events are still open.
+        """
+        async with self._database.connection() as connection:
+            start = await connection.fetchval("select now()") if everything else None
+        while await self._relay_batch(start) == _BATCH:
+            pass
+        async with self._database.connection() as connection:
+            return int(
+                await connection.fetchval("select count(*) from feedback_loop.outbox where done_at is null")
+            )
+
+    async def _relay_batch(self, before: datetime | None) -> int:
+        """Send up to a hundred open events again. Returns how many."""
+        async with self._database.transaction() as connection:
+            await connection.execute(_DONE)
+            rows = await connection.fetch(_OPEN, before, self._grace, _LONGEST, _BATCH)
+            sent = [row["event_id"] for row in rows if await self._resend(row)]
+            await connection.execute(_MARK, sent)
+        if sent:
+            log.info("relayed %d events", len(sent))
+        return len(sent)
+
+    async def _resend(self, row: Mapping[str, Any]) -> bool:
+        envelope = row["envelope"]
+        missing = row["missing"]
+        message = events.encode(events.from_json(envelope))
+        message = events.Message(message.routing_key, {**message.headers, RELAYED: "1"}, message.body)
+        try:
+            # To the consumers that miss it, not through the exchange: a lost binding is mended too.
+            for consumer in missing:
+                await self._bus.send(consumer, message)
+            if row["unpublished"] and not missing:
+                await self._bus.publish(message)
+        except BusError as error:
+            log.warning("cannot relay %s yet: %s", row["event_id"], error)
+            return False
+        return bool(missing or row["unpublished"])
+
+    def watch(self) -> None:
+        """Look after open events until there are none; idle, nothing polls the database."""
+        if self._watch is None or self._watch.done():
+            self._watch = asyncio.create_task(self._look_after())
+
+    async def close(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+
+    async def _look_after(self) -> None:
+        pause = self._grace
+        while True:
+            await asyncio.sleep(pause)
+            try:
+                if not await self.relay():
+                    return
+            except Exception as error:
+                if not is_unavailable(error):
+                    log.exception("the relay failed")
+            pause = min(pause * 2, _LONGEST)

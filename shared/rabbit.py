@@ -1,0 +1,241 @@
+"""RabbitMQ behind the `Bus` port, through aio-pika.
+
+One topology that 3.10 to 4.x and LavinMQ all take: a topic exchange, a durable queue per consumer,
+one retry queue per delay (fixed TTL, returning through the default exchange, so that only the
+consumer that failed sees the message again) and one dead-letter queue. Attempts are counted in an
+own header, because RabbitMQ 4 ignores a client's `x-death`; the broker's own delivery limit is only
+a last resort, and what passes it lands in the dead-letter queue too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aio_pika
+import aiormq
+from aio_pika.abc import (
+    AbstractExchange,
+    AbstractIncomingMessage,
+    AbstractRobustChannel,
+    AbstractRobustConnection,
+    AbstractRobustExchange,
+    AbstractRobustQueue,
+)
+
+from shared.bus import BusError, OnDelivery, Topology, Unroutable, with_headers
+from shared.events import Message
+
+__all__ = ["RabbitBus"]
+
+log = logging.getLogger(__name__)
+
+_TIMEOUT = 4.0
+"""Seconds for one operation, reconnecting included: the trigger must answer within five."""
+_DELIVERY_LIMIT = 100
+_BROKER_HEADERS = ("x-death", "x-first-death", "x-last-death", "x-delivery", "x-acquired")
+
+
+class _Delivery:
+    def __init__(self, incoming: AbstractIncomingMessage) -> None:
+        self._incoming = incoming
+        headers = {
+            name: str(value.decode(errors="replace") if isinstance(value, bytes) else value)
+            for name, value in incoming.headers.items()
+            if not name.startswith(_BROKER_HEADERS) and not isinstance(value, list | dict)
+        }
+        headers["content-type"] = incoming.content_type or "application/json"
+        if incoming.message_id:
+            headers.setdefault("ce-id", incoming.message_id)
+        self.message = Message(incoming.routing_key or "", headers, incoming.body)
+        self.redelivered = bool(incoming.redelivered)
+
+    async def ack(self) -> None:
+        async with _bounded("acknowledge"):
+            await self._incoming.ack()
+
+
+class _Subscription:
+    def __init__(
+        self, channel: AbstractRobustChannel, queue: AbstractRobustQueue, on_delivery: OnDelivery
+    ) -> None:
+        self._channel = channel  # held: the connection keeps only a weak reference to restore
+        self._queue = queue
+        self._on_delivery = on_delivery
+        self._tag: str | None = None
+
+    async def resume(self) -> None:
+        if self._tag is None:
+            async with _bounded("consume"):
+                self._tag = await self._queue.consume(self._deliver)
+
+    async def pause(self) -> None:
+        tag, self._tag = self._tag, None
+        if tag is not None:
+            async with _bounded("cancel"):
+                await self._queue.cancel(tag)
+
+    async def _deliver(self, incoming: AbstractIncomingMessage) -> None:
+        try:
+            await self._on_delivery(_Delivery(incoming))
+        except Exception:
+            # Unacknowledged, it comes again once this channel or process is gone.
+            log.exception("a delivery handler raised")
+
+
+class RabbitBus:
+    """See `shared.bus.Bus`. One connection per process: free plans count them."""
+
+    def __init__(self, url: str, topology: Topology | None = None) -> None:
+        self.topology = topology or Topology()
+        self._url = url
+        self._connection: AbstractRobustConnection | None = None
+        self._channel: AbstractRobustChannel | None = None
+        self._exchange: AbstractRobustExchange | None = None
+        self._retries: dict[float, AbstractRobustExchange] = {}
+        self._subscriptions: list[_Subscription] = []
+
+    async def connect(self) -> None:
+        async with _bounded("connect", limit=10):
+            connection = await aio_pika.connect_robust(
+                self._url, timeout=5, heartbeat=10, reconnect_interval=1
+            )
+        self._connection = connection
+        try:
+            await self._declare(connection)
+        except BaseException:
+            await connection.close()
+            self._connection = None
+            raise
+
+    async def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            async with _bounded("close"):
+                await connection.close()
+
+    def trouble(self) -> str | None:
+        if self._connection is None:
+            return "not connected to RabbitMQ"
+        if self._connection.reconnecting or not self._connection.connected.is_set():
+            return "reconnecting to RabbitMQ"
+        return None
+
+    async def publish(self, message: Message) -> None:
+        if self._exchange is None:
+            raise BusError("not connected to RabbitMQ")
+        await _publish(self._exchange, message, message.routing_key)
+
+    async def send(self, consumer: str, message: Message, delay: float = 0) -> None:
+        if self._channel is None:
+            raise BusError("not connected to RabbitMQ")
+        exchange = self._retries[self.topology.rung(delay)] if delay > 0 else self._channel.default_exchange
+        await _publish(exchange, message, self.topology.queue(consumer))
+
+    async def bury(self, consumer: str, message: Message, reason: str) -> None:
+        if self._channel is None:
+            raise BusError("not connected to RabbitMQ")
+        letter = with_headers(
+            message, x_consumer=consumer, x_routing_key=message.routing_key, x_reason=reason[:1000]
+        )
+        await _publish(self._channel.default_exchange, letter, self.topology.dead)
+
+    async def subscribe(
+        self, consumer: str, types: Sequence[str], on_delivery: OnDelivery, prefetch: int
+    ) -> _Subscription:
+        if self._connection is None or self._exchange is None:
+            raise BusError("not connected to RabbitMQ")
+        async with _bounded("subscribe", limit=10):
+            channel = await self._connection.channel()
+            assert isinstance(channel, AbstractRobustChannel)
+            await channel.set_qos(prefetch_count=prefetch)
+            queue = await channel.declare_queue(
+                self.topology.queue(consumer),
+                durable=True,
+                arguments=self._arguments(
+                    {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": self.topology.dead},
+                    limited=True,
+                ),
+            )
+            for type in types:
+                await queue.bind(self.topology.exchange, routing_key=type)
+        subscription = _Subscription(channel, queue, on_delivery)
+        await subscription.resume()
+        self._subscriptions.append(subscription)
+        return subscription
+
+    async def _declare(self, connection: AbstractRobustConnection) -> None:
+        async with _bounded("declare", limit=10):
+            channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
+            assert isinstance(channel, AbstractRobustChannel)
+            exchange = await channel.declare_exchange(
+                self.topology.exchange, aio_pika.ExchangeType.TOPIC, durable=True
+            )
+            assert isinstance(exchange, AbstractRobustExchange)
+            await channel.declare_queue(self.topology.dead, durable=True, arguments=self._arguments({}))
+            for delay in self.topology.ladder:
+                name = self.topology.retry(delay)
+                retry = await channel.declare_exchange(name, aio_pika.ExchangeType.FANOUT, durable=True)
+                assert isinstance(retry, AbstractRobustExchange)
+                queue = await channel.declare_queue(
+                    name,
+                    durable=True,
+                    arguments=self._arguments(
+                        {"x-message-ttl": round(delay * 1000), "x-dead-letter-exchange": ""}
+                    ),
+                )
+                await queue.bind(name, routing_key="")
+                self._retries[delay] = retry
+        self._channel, self._exchange = channel, exchange
+
+    def _arguments(self, arguments: dict[str, Any], limited: bool = False) -> dict[str, Any]:
+        """A queue's arguments; classic queues refuse those that only quorum queues have."""
+        kind = self.topology.queue_type
+        arguments = {"x-queue-type": kind, **arguments}
+        if kind == "quorum":
+            if "x-dead-letter-exchange" in arguments:
+                arguments |= {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
+            if limited:
+                arguments["x-delivery-limit"] = _DELIVERY_LIMIT
+        return arguments
+
+
+async def _publish(exchange: AbstractExchange, message: Message, routing_key: str) -> None:
+    """Publish with a confirm.
+
+    The AMQP `message_id` is random per attempt: two publishes in flight with one id on one channel
+    could swap their confirms. The event's own id is a header.
+    """
+    async with _bounded("publish"):
+        await exchange.publish(
+            aio_pika.Message(
+                message.body,
+                headers={name: value for name, value in message.headers.items() if name != "content-type"},
+                content_type=message.headers.get("content-type", "application/json"),
+                delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+                message_id=uuid.uuid4().hex,
+            ),
+            routing_key=routing_key,
+            mandatory=True,
+        )
+
+
+@asynccontextmanager
+async def _bounded(what: str, limit: float = _TIMEOUT) -> AsyncIterator[None]:
+    """Bound an operation in time and give its failures one type.
+
+    aio-pika's own `timeout` does not bound the wait for a reconnect.
+    """
+    try:
+        async with asyncio.timeout(limit):
+            yield
+    except aio_pika.exceptions.PublishError as error:
+        raise Unroutable(f"RabbitMQ has no queue for this message: {error}") from None
+    except (aiormq.exceptions.AMQPError, aio_pika.exceptions.AMQPException, OSError, RuntimeError, asyncio.InvalidStateError) as error:
+        raise BusError(f"RabbitMQ: cannot {what}: {type(error).__name__}: {error}") from error
+    except TimeoutError:
+        raise BusError(f"RabbitMQ: cannot {what} within {limit:g} s") from None

@@ -1,0 +1,132 @@
+"""Runs: one evaluation of one app. A hit on the trigger and an anonymous `feedback.evaluate` from
+another service follow the same rule: within the trigger window of a run's start they join it.
+
+All times are the database's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID, uuid4
+
+from shared.database import Connection, Database
+from shared.events import Envelope, FeedbackEvaluate
+from shared.outbox import Outbox
+
+__all__ = ["SOURCE", "Hit", "Run", "adopt", "hit"]
+
+SOURCE = "/feedback-loop/trigger"
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One request for a run.
+
+    Attributes:
+        as_of: which votes count, where the caller may say; None: those up to now.
+        key: an idempotency key; a hit with one never joins another run, and makes at most one.
+    """
+
+    app: str
+    requested_by: str
+    window: str | None = None
+    scheduled: bool = False
+    as_of: datetime | None = None
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The run a hit belongs to. `envelope` is its `feedback.evaluate`."""
+
+    id: UUID
+    as_of: datetime
+    joined: bool
+    envelope: Envelope
+
+
+async def hit(connection: Connection, outbox: Outbox, request: Hit, trigger_window: timedelta) -> Run:
+    """Join the app's current run, or start one and write its event to the outbox.
+
+    Call it in a transaction: a lock per app makes concurrent hits queue up, so that they agree.
+    """
+    await connection.execute(
+        "select pg_advisory_xact_lock(hashtextextended('feedback_loop.run/' || $1, 0))", request.app
+    )
+    found = await connection.fetchrow(
+        # With a key: the run of that key. Without: the latest joinable one within the window.
+        "update feedback_loop.run set hits = hits + 1, scheduled = scheduled or $2"
+        " where id = (select id from feedback_loop.run where app = $1 and case when $3::text is null"
+        "   then joinable and started_at > now() - $4::interval and as_of_given is not distinct from $5"
+        "   else idempotency_key = $3 end"
+        "   order by started_at desc limit 1)"
+        " returning id, as_of, requested_by, scheduled",
+        request.app,
+        request.scheduled,
+        request.key,
+        trigger_window,
+        request.as_of,
+    )
+    joined = found is not None
+    if found is None:
+        found = await connection.fetchrow(
+            "insert into feedback_loop.run"
+            " (id, app, as_of, as_of_given, requested_by, scheduled, joinable, idempotency_key)"
+            " values ($1, $2, coalesce($3, now()), $3, $4, $5, $6::text is null, $6)"
+            " returning id, as_of, requested_by, scheduled",
+            uuid4(),
+            request.app,
+            request.as_of,
+            request.requested_by,
+            request.scheduled,
+            request.key,
+        )
+        assert found is not None
+    event = FeedbackEvaluate(
+        app=request.app,
+        as_of=found["as_of"],
+        window=request.window,
+        requested_by=found["requested_by"],
+        scheduled=found["scheduled"],
+    )
+    envelope = Envelope.root(event, SOURCE, id=found["id"])
+    await outbox.add(connection, [envelope])  # there already where the hit joined
+    return Run(found["id"], found["as_of"], joined, envelope)
+
+
+async def adopt(
+    database: Database, outbox: Outbox, envelope: Envelope, trigger_window: timedelta
+) -> Envelope:
+    """Give a `feedback.evaluate` its run, fixing `as_of` on first receipt.
+
+    The trigger's own events have theirs. A foreign event with an id becomes a run of its own; one
+    without joins the app's current run, as a hit on the trigger does, and takes that run's id.
+    """
+    event = envelope.event
+    if not isinstance(event, FeedbackEvaluate) or (envelope.source == SOURCE and event.as_of):
+        return envelope
+    async with database.transaction() as connection:
+        if envelope.anonymous:
+            request = Hit(event.app, event.requested_by or envelope.source, event.window, as_of=event.as_of)
+            run = await hit(connection, outbox, request, trigger_window)
+            return envelope.with_event(run.envelope.event, run.id)
+        await connection.execute(
+            "insert into feedback_loop.run (id, app, as_of, as_of_given, requested_by, scheduled, joinable)"
+            " values ($1, $2, coalesce($3, now()), $3, $4, $5, false) on conflict (id) do nothing",
+            envelope.id,
+            event.app,
+            event.as_of,
+            event.requested_by or envelope.source,
+            event.scheduled,
+        )
+        as_of = await connection.fetchval("select as_of from feedback_loop.run where id = $1", envelope.id)
+        adopted = envelope.with_event(
+            event.model_copy(
+                update={"as_of": as_of, "requested_by": event.requested_by or envelope.source}
+            ),
+            envelope.id,
+        )
+        # From here on Postgres remembers it, should the broker forget.
+        await outbox.add(connection, [adopted], published=True)
+        return adopted

@@ -1,0 +1,292 @@
+"""The life of a process: bind the port, connect, migrate, consume; on SIGTERM drain and leave.
+
+The port is bound before anything else is touched, so that a platform sees the process live while
+it still connects. `/healthz` depends on nothing; `/readyz` says what is missing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from aiohttp import web
+
+from shared import http, runs
+from shared.bus import Bus, BusError, Topology
+from shared.database import Database, DatabaseUnavailable
+from shared.embedded import start_postgres
+from shared.events import Envelope
+from shared.memory import MemoryBus
+from shared.outbox import Outbox
+from shared.router import Registration, Router
+from shared.settings import Settings, SettingsError
+
+__all__ = ["Builder", "Kernel", "Runtime", "Service", "running", "serve"]
+
+log = logging.getLogger(__name__)
+
+DRAIN = 20.0
+"""Seconds for what is in flight at SIGTERM: platforms kill after thirty."""
+
+Hook = Callable[[], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class Kernel:
+    """What a service is built on."""
+
+    settings: Settings
+    database: Database
+    bus: Bus
+    outbox: Outbox
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+    waiting_for: str = "starting"
+    """Why `ready` is not set."""
+
+    @property
+    def trigger_window(self) -> timedelta:
+        return timedelta(minutes=self.settings.trigger_window)
+
+    async def adopt(self, envelope: Envelope) -> Envelope:
+        return await runs.adopt(self.database, self.outbox, envelope, self.trigger_window)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One service, built and not yet running.
+
+    Attributes:
+        name: also the name of its consumer: its queue and its inbox.
+        routes: its HTTP routes.
+        registrations: the event types it takes; none, and it has no queue.
+        deps: the third argument of its handlers.
+        on_start: runs once when database and bus are there.
+        on_stop: runs at shutdown, before connections close.
+        announces: see `Router`.
+    """
+
+    name: str
+    routes: Sequence[web.AbstractRouteDef] = ()
+    registrations: Sequence[Registration] = ()
+    deps: object = None
+    prefetch: int = 4
+    on_start: Hook | None = None
+    on_stop: Hook | None = None
+    announces: bool = True
+
+
+Builder = Callable[[Kernel], Service]
+
+
+class Runtime:
+    """Runs services in this process, on one port, one pool and one bus.
+
+    Args:
+        builders: the services' composition roots.
+        topology: what to declare on the bus, where it is not the settings' own.
+    """
+
+    def __init__(
+        self, settings: Settings, builders: Sequence[Builder], topology: Topology | None = None
+    ) -> None:
+        self.settings = settings
+        topology = topology or Topology(settings.amqp_exchange, settings.amqp_queue_type)
+        # The DSN of an embedded server is known once it runs.
+        dsn = settings.database_url.get_secret_value() if settings.database_url else ""
+        database = Database(dsn, settings.database_pool_size)
+        bus = _make_bus(settings, topology)
+        self.kernel = Kernel(settings, database, bus, Outbox(database, bus))
+        self.services = [build(self.kernel) for build in builders]
+        self.routers = [self._router(service) for service in self.services if service.registrations]
+        self._runner: web.AppRunner | None = None
+        self._boot: asyncio.Task[None] | None = None
+
+    @property
+    def port(self) -> int:
+        """The bound port (useful where the setting was 0)."""
+        assert self._runner is not None and self._runner.addresses
+        return int(self._runner.addresses[0][1])
+
+    async def start(self, *, http_server: bool = True) -> None:
+        """Bind the port and begin to connect; returns before connections stand."""
+        if http_server:
+            await self._serve()
+        self._boot = asyncio.create_task(self._connect())
+
+    async def ready(self) -> None:
+        """Wait until everything is connected and consuming.
+
+        Raises:
+            Exception: what made starting impossible for good.
+        """
+        assert self._boot is not None
+        await self._boot
+
+    async def stop(self) -> None:
+        """Drain and let go: no new deliveries, then what is in flight, then connections."""
+        if self._boot is not None:
+            self._boot.cancel()
+            await asyncio.gather(self._boot, return_exceptions=True)
+        self.kernel.ready.clear()
+        self.kernel.waiting_for = "stopping"
+        await asyncio.gather(*(router.drain(DRAIN) for router in self.routers))
+        for service in self.services:
+            if service.on_stop is not None:
+                await service.on_stop()
+        if self._runner is not None:
+            await self._runner.cleanup()
+        await self.kernel.outbox.close()
+        try:
+            await self.kernel.bus.close()
+        except BusError as error:
+            log.warning("closing the bus: %s", error)
+        await self.kernel.database.close()
+
+    # --- starting -----------------------------------------------------------------------
+
+    async def _serve(self) -> None:
+        app = web.Application(middlewares=[http.errors], client_max_size=http.MAX_BODY)
+        app.add_routes([web.get("/healthz", self._live), web.get("/readyz", self._readiness)])
+        for service in self.services:
+            app.add_routes(service.routes)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=5, handler_cancellation=False)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, self.settings.host, self.settings.port).start()
+
+    async def _connect(self) -> None:
+        if self.settings.render and self.settings.database_url is None:
+            # Render's disk is not kept: an embedded database would forget every vote.
+            self.kernel.waiting_for = "DATABASE_URL is not set: point it at a PostgreSQL with pgvector"
+            log.error(self.kernel.waiting_for)
+            await asyncio.Event().wait()
+        if self.settings.database_url is None:
+            self.kernel.waiting_for = "starting the embedded database"
+            dsn = await start_postgres(self.settings.data_dir)
+            self.kernel.database.use(dsn)
+        await self._until_it_works("the database", self._open_database)
+        await self._until_it_works("the bus", self._open_bus)
+        await self.kernel.outbox.relay(everything=True)
+        for service in self.services:
+            if service.on_start is not None:
+                await service.on_start()
+        self.kernel.outbox.watch()
+        self.kernel.ready.set()
+
+    async def _open_database(self) -> None:
+        await self.kernel.database.connect()
+        await self.kernel.database.migrate()
+        for router in self.routers:
+            await router.register()
+
+    async def _open_bus(self) -> None:
+        try:
+            await self.kernel.bus.connect()
+            for router in self.routers:
+                await router.start()
+        except BusError:
+            await self.kernel.bus.close()  # half a start would leave a second connection behind
+            raise
+
+    async def _until_it_works(self, what: str, step: Hook) -> None:
+        pause = 0.5
+        while True:
+            try:
+                await step()
+                return
+            except (DatabaseUnavailable, BusError) as error:
+                self.kernel.waiting_for = f"waiting for {what}: {error}"
+                log.warning("%s; again in %g s", self.kernel.waiting_for, pause)
+            except Exception as error:
+                self.kernel.waiting_for = f"{what} cannot be used: {error}"
+                log.exception(self.kernel.waiting_for)
+                raise
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 10)
+
+    def _router(self, service: Service) -> Router:
+        return Router(
+            service.name,
+            service.registrations,
+            service.deps,
+            database=self.kernel.database,
+            bus=self.kernel.bus,
+            outbox=self.kernel.outbox,
+            adopt=self.kernel.adopt,
+            prefetch=service.prefetch,
+            announces=service.announces,
+        )
+
+    # --- health -------------------------------------------------------------------------
+
+    async def _live(self, request: web.Request) -> web.Response:
+        return web.json_response({"status": "ok"})
+
+    async def _readiness(self, request: web.Request) -> web.Response:
+        trouble = await self._trouble()
+        if trouble is not None:
+            return http.unavailable(trouble)
+        return web.json_response({"status": "ready", "services": [service.name for service in self.services]})
+
+    async def _trouble(self) -> str | None:
+        if not self.kernel.ready.is_set():
+            return self.kernel.waiting_for
+        troubles = [self.kernel.bus.trouble(), *(router.trouble() for router in self.routers)]
+        first = next((trouble for trouble in troubles if trouble), None)
+        if first is None:
+            await self.kernel.database.ping()
+        return first
+
+
+def _make_bus(settings: Settings, topology: Topology) -> Bus:
+    if settings.amqp_url is None:
+        return MemoryBus(topology)
+    from shared.rabbit import RabbitBus  # slow to import, and only needed here
+
+    return RabbitBus(settings.amqp_url.get_secret_value(), topology)
+
+
+@asynccontextmanager
+async def running(runtime: Runtime, *, http_server: bool = True) -> AsyncIterator[Runtime]:
+    """A runtime that is ready inside the block and drained after it."""
+    await runtime.start(http_server=http_server)
+    try:
+        await runtime.ready()
+        yield runtime
+    finally:
+        await runtime.stop()
+
+
+async def serve(runtime: Runtime) -> None:
+    """Run until SIGTERM or SIGINT, then drain.
+
+    Raises:
+        SettingsError: the port or the data folder cannot be used.
+    """
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stopped.set)
+    try:
+        await runtime.start()
+    except OSError as error:
+        await runtime.stop()
+        raise SettingsError(f"cannot listen on port {runtime.settings.port}: {error.strerror}") from None
+    log.info("listening on http://%s:%d", runtime.settings.host, runtime.port)
+    ready = asyncio.ensure_future(runtime.ready())
+    stopping = asyncio.ensure_future(stopped.wait())
+    try:
+        await asyncio.wait({ready, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if ready.done() and ready.exception() is not None:
+            raise ready.exception()  # type: ignore[misc]
+        await stopping
+        log.info("stopping: finishing what is in hand")
+    finally:
+        ready.cancel()
+        stopping.cancel()
+        await runtime.stop()
+

@@ -1,0 +1,177 @@
+"""Settings: read once from the environment, typed, secrets redacted.
+
+The README's configuration table is generated from the descriptions here (`scripts/lint` checks
+that it has not drifted), and a test holds `render.yaml`, `docker-compose.yml` and `.env.example`
+against these names.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+__all__ = ["Settings", "SettingsError", "load"]
+
+_DURATION = re.compile(r"(\d+)\s*([mhd])")
+_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
+
+
+class SettingsError(Exception):
+    """The environment does not make a valid configuration; the message names each variable."""
+
+
+class Settings(BaseSettings):
+    """Every field is the environment variable of the same name in capitals."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", extra="ignore", env_ignore_empty=True, frozen=True
+    )
+
+    # Where it runs
+    port: int = Field(8080, ge=0, le=65535, description="HTTP port to listen on (0: any free port)")
+    host: str = Field("0.0.0.0", description="Address to listen on")
+    database_url: SecretStr | None = Field(
+        None,
+        description="PostgreSQL with pgvector; not set: an embedded PostgreSQL 18 in `DATA_DIR`",
+    )
+    database_pool_size: int = Field(
+        5, ge=2, le=50, description="Most connections one process opens to PostgreSQL"
+    )
+    amqp_url: SecretStr | None = Field(
+        None, description="RabbitMQ (`amqp://` or `amqps://`); not set: the bus within one process"
+    )
+    amqp_queue_type: Literal["quorum", "classic"] = Field(
+        "quorum", description="Kind of RabbitMQ queue to declare"
+    )
+    amqp_exchange: str = Field(
+        "feedback-loop",
+        pattern=r"^[A-Za-z0-9._-]{1,80}$",
+        description="Topic exchange, and the prefix of every queue's name",
+    )
+    data_dir: Path = Field(
+        Path(".data"), description="Folder of the embedded PostgreSQL (used when `DATABASE_URL` is not set)"
+    )
+    environment: Literal["development", "production"] = Field(
+        "development", description="`production` warns at start about an open trigger; implied on Render"
+    )
+    render: bool = Field(False, description="Set by Render itself: its disk is not kept")
+    render_external_url: str | None = Field(
+        None, description="Set by Render itself: the public URL of this service"
+    )
+    log_format: Literal["text", "json"] = Field("text", description="Logs for people or as JSON lines")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level logged")
+
+    # Trigger
+    trigger_token: SecretStr | None = Field(
+        None, description="Bearer token for `/run-feedback-loop` and `/events`; not set: open to anyone"
+    )
+    trigger_window: int = Field(
+        20, ge=1, le=1440, description="Minutes after a run's start in which further hits join it"
+    )
+    api_token: SecretStr | None = Field(
+        None,
+        description="Bearer token for votes, conversations, documents and search; not set: open to anyone",
+    )
+
+    # Decision
+    policy: Literal["wilson", "ratio"] = Field(
+        "wilson", description="`wilson`: act on what is certain; `ratio`: negative ratio over the threshold"
+    )
+    threshold: float = Field(0.3, gt=0, lt=1, description="Negative ratio above which retrieval is rebuilt")
+    min_votes: int = Field(20, ge=1, description="Fewest votes in a window for a decision (`POLICY=wilson`)")
+    cooldown_days: float = Field(
+        7, ge=0, description="Days of rest after a retrain or a rollback (`POLICY=wilson`)"
+    )
+
+    # Report
+    timezone: str = Field("Asia/Seoul", description="Time zone of the report")
+    report_language: Literal["ko", "en"] = Field("ko", description="Language of the report")
+    report_window: str = Field(
+        "since_last",
+        description="Votes that the report counts: `since_last` scheduled report, or `24h`, `7d`, …",
+    )
+    dashboard_url: str | None = Field(
+        None, description="Address behind the report's link (default: the public URL of this service)"
+    )
+
+    # Slack
+    slack_bot_token: SecretStr | None = Field(None, description="Bot token (`xoxb-…`, scope `chat:write`)")
+    slack_channel: str | None = Field(None, description="Channel the bot posts to, name or id")
+    slack_webhook_url: SecretStr | None = Field(None, description="Incoming webhook, instead of bot and channel")
+    slack_start_notice: bool = Field(False, description="`1`: also post when a run starts")
+    slack_api_url: str = Field("https://slack.com/api/", description="Slack's Web API (GovSlack has its own)")
+
+    # Knowledge
+    knowledge_dir: Path | None = Field(
+        None, description="Folder of documents (`.md .txt .html .pdf`), read again at every retrain"
+    )
+    embedder: Literal["use", "openai"] = Field(
+        "use", description="`use`: Universal Sentence Encoder, offline; `openai`: any OpenAI-compatible API"
+    )
+    openai_base_url: str = Field("https://api.openai.com/v1", description="Base URL of the embeddings API")
+    openai_api_key: SecretStr | None = Field(None, description="Key of the embeddings API")
+    openai_embedding_model: str = Field("text-embedding-3-small", description="Model of the embeddings API")
+    embedding_batch: int = Field(32, ge=1, le=512, description="Chunks in one embedding batch")
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (KeyError, ValueError, OSError) as error:
+            raise ValueError("not a time zone name such as Asia/Seoul") from error
+        return value
+
+    @field_validator("report_window")
+    @classmethod
+    def _window_form(cls, value: str) -> str:
+        if value != "since_last" and (not _DURATION.fullmatch(value) or int(value[:-1]) == 0):
+            raise ValueError("must be `since_last` or a duration such as 24h or 7d")
+        return value
+
+    @model_validator(mode="after")
+    def _slack_is_whole(self) -> Settings:
+        if bool(self.slack_bot_token) != bool(self.slack_channel):
+            raise ValueError("SLACK_BOT_TOKEN and SLACK_CHANNEL go together: set both or neither")
+        return self
+
+    @property
+    def production(self) -> bool:
+        return self.environment == "production" or self.render
+
+    @property
+    def zone(self) -> ZoneInfo:
+        return ZoneInfo(self.timezone)
+
+    @property
+    def report_duration(self) -> timedelta | None:
+        """The fixed report window, or None for `since_last`."""
+        found = _DURATION.fullmatch(self.report_window)
+        return timedelta(**{_UNITS[found[2]]: int(found[1])}) if found else None
+
+    @property
+    def public_url(self) -> str:
+        return (self.dashboard_url or self.render_external_url or f"http://localhost:{self.port}").rstrip("/")
+
+
+def load(**overrides: object) -> Settings:
+    """Read the environment (and `.env`).
+
+    Raises:
+        SettingsError: one line per variable that does not fit.
+    """
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors(include_url=False, include_input=False, include_context=False):
+            name = ".".join(str(part) for part in problem["loc"]).upper()
+            reason = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"{name}: {reason}" if name else reason)
+        raise SettingsError("\n".join(lines)) from None

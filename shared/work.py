@@ -1,0 +1,83 @@
+"""The unit of work: one transaction that holds a handler's effect, its inbox row and its events.
+
+As a context it commits when the block ends and rolls back when the block raises.
+"""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Literal, Self
+
+from shared.database import Connection, Database, Isolation
+from shared.events import Envelope
+
+__all__ = ["Duplicate", "UnitOfWork"]
+
+
+class Duplicate(Exception):
+    """This consumer has dealt with the event already."""
+
+
+class UnitOfWork:
+    """Opens its transaction when first asked, and then inserts the inbox row before anything else:
+    of two deliveries of one event, the second waits there for the first, and loses.
+
+    Attributes:
+        envelope: the event being handled, with its id, correlation and cause.
+        consumer: who handles it.
+    """
+
+    def __init__(self, database: Database, envelope: Envelope, consumer: str) -> None:
+        self.envelope = envelope
+        self.consumer = consumer
+        self._database = database
+        self._stack = AsyncExitStack()
+        self._connection: Connection | None = None
+
+    async def begin(self, isolation: Isolation = "read_committed") -> Connection:
+        """The transaction's connection; opened on the first call.
+
+        Raises:
+            Duplicate: another delivery of this event has committed. Nothing was written.
+        """
+        return await self._open("processed", None, isolation)
+
+    async def begin_dead(self, reason: str) -> Connection:
+        """Like `begin`, for an event that is given up."""
+        return await self._open("dead", reason, "read_committed")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            try:
+                await self.begin()  # the inbox row is written also where the handler wrote nothing
+            except BaseException as failed:
+                await self._stack.__aexit__(type(failed), failed, failed.__traceback__)
+                raise
+        await self._stack.__aexit__(kind, error, trace)
+
+    async def _open(
+        self, state: Literal["processed", "dead"], reason: str | None, isolation: Isolation
+    ) -> Connection:
+        if self._connection is None:
+            connection = await self._stack.enter_async_context(self._database.transaction(isolation))
+            self._connection = connection
+            inserted = await connection.fetchval(
+                "insert into feedback_loop.inbox (consumer, event_id, type, correlation, state, reason)"
+                " values ($1, $2, $3, $4, $5, $6) on conflict do nothing returning true",
+                self.consumer,
+                self.envelope.id,
+                self.envelope.type,
+                self.envelope.correlation,
+                state,
+                reason,
+            )
+            if not inserted:
+                raise Duplicate
+        return self._connection
+
