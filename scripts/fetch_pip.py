@@ -28,7 +28,7 @@ UNREACHABLE = (OSError, ValueError, http.client.HTTPException)
 ADVICE = """\
 This Python has no pip for new environments (ensurepip), and no place to get it from is configured.
 One of these helps:
-  - as root: apt-get install python3-venv
+  - as root: apt-get update && apt-get install python3-venv
   - PIP_INDEX_URL=<the address of your package index> scripts/setup   (or index-url in pip.conf)
   - PYTHON=<another Python, 3.11 or newer, that has ensurepip> scripts/setup"""
 

@@ -16,6 +16,7 @@ from typing import Protocol
 from shared.events import Message
 
 __all__ = [
+    "AGAIN",
     "RELAYED",
     "Bus",
     "BusError",
@@ -27,6 +28,9 @@ __all__ = [
 
 RELAYED = "x-relayed"
 """Own header: the relay sent this message again."""
+
+AGAIN = 1.0
+"""Seconds before what a handler left unacknowledged comes again, at the earliest."""
 
 
 class BusError(Exception):
@@ -123,7 +127,11 @@ class Bus(Protocol):
     async def subscribe(
         self, consumer: str, types: Sequence[str], on_delivery: OnDelivery, prefetch: int
     ) -> Subscription:
-        """Declare and bind the consumer's queue, then consume: at most `prefetch` at a time."""
+        """Declare and bind the consumer's queue, then consume: at most `prefetch` at a time.
+
+        What `on_delivery` leaves unacknowledged, also by raising, comes again after `AGAIN`; what a
+        cancelled one leaves does so when the bus closes, at the latest.
+        """
         ...
 
 

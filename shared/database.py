@@ -32,6 +32,7 @@ Isolation = Literal["read_committed", "repeatable_read"]
 
 # What poolers and libpq add to a DSN; asyncpg would send them to the server, which refuses.
 _FOREIGN_PARAMETERS = {"channel_binding", "pgbouncer", "connect_timeout", "pool_timeout", "connection_limit"}
+_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 _MIGRATION = re.compile(r"(\d{3})_\w+\.sql")
 
 
@@ -87,20 +88,24 @@ class Database:
         """A connection with no transaction open; each statement commits by itself.
 
         Raises:
-            DatabaseUnavailable: none can be had within ten seconds.
+            DatabaseUnavailable: none can be had within ten seconds, or a statement took over sixty.
         """
-        if self._pool is None:
+        pool = self._pool  # `close` may come in between
+        if pool is None:
             raise DatabaseUnavailable("not connected yet")
         try:
-            connection = await self._pool.acquire(timeout=10)
+            connection = await pool.acquire(timeout=10)
         except TimeoutError:
             raise DatabaseUnavailable("no connection within 10 s") from None
         except (OSError, asyncpg.InterfaceError, asyncpg.PostgresError) as error:
             raise DatabaseUnavailable(f"{type(error).__name__}: {error}") from error
         try:
-            yield connection
-        finally:
-            await self._pool.release(connection, timeout=5)
+            try:
+                yield connection
+            finally:
+                await pool.release(connection, timeout=5)
+        except TimeoutError as error:
+            raise DatabaseUnavailable("no answer in time") from error
 
     @asynccontextmanager
     async def transaction(self, isolation: Isolation = "read_committed") -> AsyncIterator[Connection]:
@@ -157,11 +162,13 @@ def pooler_safe_dsn(dsn: str) -> tuple[str, bool]:
 
 def is_unavailable(error: BaseException) -> bool:
     """Whether the error says that the database cannot be used now (rather than that we erred)."""
+    if isinstance(error, asyncpg.InterfaceError):
+        # The same class says that a statement got too few arguments; that will not pass by waiting.
+        return "closed" in str(error) or "closing" in str(error)
     return isinstance(
         error,
         DatabaseUnavailable
         | ConnectionError
-        | asyncpg.InterfaceError
         | asyncpg.PostgresConnectionError
         | asyncpg.CannotConnectNowError
         | asyncpg.TooManyConnectionsError
@@ -184,5 +191,5 @@ async def _prepare(connection: Any) -> None:
 
 
 def _dump_json(value: object) -> str:
-    # PostgreSQL's jsonb refuses U+0000.
-    return json.dumps(value, ensure_ascii=False).replace("\\u0000", "")
+    # PostgreSQL's jsonb refuses U+0000; a backslash before it may itself be escaped.
+    return _NUL.sub(r"\1", json.dumps(value, ensure_ascii=False))

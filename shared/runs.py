@@ -11,8 +11,9 @@ from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
 from shared.database import Connection, Database
-from shared.events import Envelope, FeedbackEvaluate
+from shared.events import Envelope, FeedbackEvaluate, from_json
 from shared.outbox import Outbox
+from shared.requester import requester
 
 __all__ = ["SOURCE", "Hit", "Run", "adopt", "hit"]
 
@@ -38,11 +39,12 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The run a hit belongs to. `envelope` is its `feedback.evaluate`."""
+    """The run a hit belongs to. `envelope` is its `feedback.evaluate`, as it was first written."""
 
     id: UUID
     as_of: datetime
     joined: bool
+    published: bool
     envelope: Envelope
 
 
@@ -92,7 +94,12 @@ async def hit(connection: Connection, outbox: Outbox, request: Hit, trigger_wind
     )
     envelope = Envelope.root(event, SOURCE, id=found["id"])
     await outbox.add(connection, [envelope])  # there already where the hit joined
-    return Run(found["id"], found["as_of"], joined, envelope)
+    stored = await connection.fetchrow(
+        "select envelope, published_at is not null as published from feedback_loop.outbox where event_id = $1",
+        found["id"],
+    )
+    assert stored is not None
+    return Run(found["id"], found["as_of"], joined, stored["published"], from_json(stored["envelope"]))
 
 
 async def adopt(
@@ -106,9 +113,10 @@ async def adopt(
     event = envelope.event
     if not isinstance(event, FeedbackEvaluate) or (envelope.source == SOURCE and event.as_of):
         return envelope
+    by = requester(None, event.requested_by or envelope.source)
     async with database.transaction() as connection:
         if envelope.anonymous:
-            request = Hit(event.app, event.requested_by or envelope.source, event.window, as_of=event.as_of)
+            request = Hit(event.app, by, event.window, as_of=event.as_of)
             run = await hit(connection, outbox, request, trigger_window)
             return envelope.with_event(run.envelope.event, run.id)
         await connection.execute(
@@ -117,15 +125,12 @@ async def adopt(
             envelope.id,
             event.app,
             event.as_of,
-            event.requested_by or envelope.source,
+            by,
             event.scheduled,
         )
         as_of = await connection.fetchval("select as_of from feedback_loop.run where id = $1", envelope.id)
         adopted = envelope.with_event(
-            event.model_copy(
-                update={"as_of": as_of, "requested_by": event.requested_by or envelope.source}
-            ),
-            envelope.id,
+            event.model_copy(update={"as_of": as_of, "requested_by": by}), envelope.id
         )
         # From here on Postgres remembers it, should the broker forget.
         await outbox.add(connection, [adopted], published=True)

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+import aiohttp
 from aiohttp import web
 
 from shared import http, runs
@@ -101,8 +102,11 @@ class Runtime:
         database = Database(dsn, settings.database_pool_size)
         bus = _make_bus(settings, topology)
         self.kernel = Kernel(settings, database, bus, Outbox(database, bus))
+        if settings.render and settings.render_external_url:
+            self.kernel.outbox.while_open = self._stay_awake
         self.services = [build(self.kernel) for build in builders]
         self.routers = [self._router(service) for service in self.services if service.registrations]
+        self._afterwards: list[Hook] = []
         self._runner: web.AppRunner | None = None
         self._boot: asyncio.Task[None] | None = None
 
@@ -111,6 +115,10 @@ class Runtime:
         """The bound port (useful where the setting was 0)."""
         assert self._runner is not None and self._runner.addresses
         return int(self._runner.addresses[0][1])
+
+    def when_ready(self, hook: Hook) -> None:
+        """Run `hook` once everything is connected and consuming."""
+        self._afterwards.append(hook)
 
     async def start(self, *, http_server: bool = True) -> None:
         """Bind the port and begin to connect; returns before connections stand."""
@@ -170,12 +178,15 @@ class Runtime:
             self.kernel.database.use(dsn)
         await self._until_it_works("the database", self._open_database)
         await self._until_it_works("the bus", self._open_bus)
+        await self.kernel.outbox.prune()
         await self.kernel.outbox.relay(everything=True)
         for service in self.services:
             if service.on_start is not None:
                 await service.on_start()
         self.kernel.outbox.watch()
         self.kernel.ready.set()
+        for hook in self._afterwards:
+            await hook()
 
     async def _open_database(self) -> None:
         await self.kernel.database.connect()
@@ -207,6 +218,16 @@ class Runtime:
                 raise
             await asyncio.sleep(pause)
             pause = min(pause * 2, 10)
+
+    async def _stay_awake(self) -> None:
+        """Render puts a free process to sleep after 15 minutes without inbound traffic, also in the
+        middle of a build: while work is open, it calls itself."""
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session:
+            try:
+                async with session.get(f"{self.settings.render_external_url}/healthz"):
+                    pass
+            except aiohttp.ClientError as error:
+                log.warning("cannot reach this service from outside: %s", error)
 
     def _router(self, service: Service) -> Router:
         return Router(

@@ -16,10 +16,16 @@ from zoneinfo import ZoneInfo
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-__all__ = ["Settings", "SettingsError", "load"]
+__all__ = ["Settings", "SettingsError", "duration", "load"]
 
 _DURATION = re.compile(r"(\d+)\s*([mhd])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
+
+
+def duration(text: str) -> timedelta | None:
+    """The time that `90m`, `24h` or `7d` says; None for anything else."""
+    found = _DURATION.fullmatch(text)
+    return timedelta(**{_UNITS[found[2]]: int(found[1])}) if found else None
 
 
 class SettingsError(Exception):
@@ -148,12 +154,6 @@ class Settings(BaseSettings):
     @property
     def zone(self) -> ZoneInfo:
         return ZoneInfo(self.timezone)
-
-    @property
-    def report_duration(self) -> timedelta | None:
-        """The fixed report window, or None for `since_last`."""
-        found = _DURATION.fullmatch(self.report_window)
-        return timedelta(**{_UNITS[found[2]]: int(found[1])}) if found else None
 
     @property
     def public_url(self) -> str:

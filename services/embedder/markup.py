@@ -22,6 +22,7 @@ __all__ = ["add_html", "add_markdown"]
 
 _LEVELS = {f"h{level}": level for level in range(1, 7)}
 _GROUPS = {"ul", "ol", "dl", "table"}
+_FRAMES = _GROUPS | {"thead", "tbody", "tfoot", "tr"}
 _CELLS = {"td", "th"}
 _BLOCKS = {
     "address", "article", "blockquote", "body", "caption", "dd", "details", "div", "dt", "figcaption",
@@ -31,7 +32,6 @@ _DROPPED = {"head", "script", "style", "nav", "aside", "form", "noscript", "temp
 _FRONT_MATTER = re.compile(
     r"\A---[ \t]*\n(?=[\w.-]+:|---).*?^(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE
 )
-_ONLY_A_MARK = re.compile(r"(?:-|\d{1,9}\.)?")
 
 
 def add_markdown(text: str, outline: Outline) -> None:
@@ -68,7 +68,7 @@ def _walk(root: Tag, outline: Outline) -> None:
     for opens, node in _events(root):
         if isinstance(node, Tag):
             (page.open if opens else page.close)(node)
-        elif type(node) in (NavigableString, CData):  # not a comment or a declaration
+        elif type(node) in (NavigableString, CData) and not _is_layout(node):
             page.string(str(node))
     page.flush()
 
@@ -92,6 +92,11 @@ def _is_furniture(tag: Tag) -> bool:
     return tag.name in _DROPPED or tag.has_attr("hidden")
 
 
+def _is_layout(text: PageElement) -> bool:
+    """Spaces between the rows of a table or the items of a list mean nothing."""
+    return text.parent is not None and text.parent.name in _FRAMES and not str(text).strip()
+
+
 class _Page:
     """Turns a tree's events into headings and blocks; a whole list or table is one block of lines."""
 
@@ -102,6 +107,7 @@ class _Page:
         self._column = 0  # cells so far in this row
         self._cells = 0
         self._pre = 0
+        self._mark = ""  # the bullet or column that the next text stands behind
 
     def open(self, tag: Tag) -> None:
         name = tag.name
@@ -113,12 +119,13 @@ class _Page:
         elif name == "li":
             self._new_item()
         elif name in _CELLS:
-            self._shown.append(" | " if self._column else "")
+            self._mark += " | " if self._column else ""
             self._column += 1
             self._cells += 1
         elif name in _BLOCKS:
             self._end_line()
-            self._column = 0 if name == "tr" else self._column
+            if name == "tr":
+                self._column, self._mark = 0, ""
             self._pre += name == "pre"
         elif name == "br":
             self._shown.append("\n")
@@ -145,7 +152,10 @@ class _Page:
             text = re.sub(r"\s+", " ", text)
             if self._at_space():
                 text = text.lstrip()
-        if text:
+        if self._mark and text.strip():
+            self._shown.append(self._mark.lstrip(" ") if self._shown[-1:] == [" "] else self._mark)
+            self._mark = ""
+        if text and not self._mark:
             self._shown.append(text)
 
     def flush(self) -> None:
@@ -154,27 +164,24 @@ class _Page:
     def _take(self) -> str:
         text = "".join(self._shown)
         self._shown.clear()
-        if not self._groups:
-            return text
-        return "\n".join(line for line in text.split("\n") if not _ONLY_A_MARK.fullmatch(line.strip("| ")))
+        self._mark = ""
+        return text
 
     def _end_line(self) -> None:
         if not self._groups:
             self.flush()
         elif self._cells:
             self.string(" ")
-        elif not self._at_space():  # after a bullet, the item's text goes on in its line
+        elif self._shown and not self._shown[-1].endswith("\n"):
             self._shown.append("\n")
 
     def _new_item(self) -> None:
-        if not self._groups:  # an item without a list
-            self.flush()
-        self._shown.append("\n" if self._shown and not self._shown[-1].endswith("\n") else "")
+        self._end_line()
         number = self._groups[-1] if self._groups else None
         if number is not None:
             self._groups[-1] = number + 1
-        mark = "- " if number is None else f"{number}. "
-        self._shown.append("  " * (len(self._groups) - 1) + mark)
+        indent = "  " * (len(self._groups) - 1)
+        self._mark = f"{indent}- " if number is None else f"{indent}{number}. "
 
     def _at_space(self) -> bool:
         return not self._shown or self._shown[-1][-1:].isspace()

@@ -77,7 +77,7 @@ def _read_html(data: bytes, outline: Outline) -> str:
 def _read_pdf(data: bytes, outline: Outline) -> str:
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # it logs every oddity of every file
     try:
-        pages = [page.extract_text() for page in PdfReader(io.BytesIO(data)).pages]
+        pages = [page.extract_text() for page in PdfReader(io.BytesIO(data), root_object_recovery_limit=50).pages]
     except (FileNotDecryptedError, DependencyError):
         raise Unreadable("encrypted PDF") from None
     except Exception as error:  # on garbage, pypdf raises whatever its code stumbles over

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from aiohttp import web
 from asyncpg import Record
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from shared import events, http, runs
 from shared.database import Connection
@@ -26,6 +27,9 @@ __all__ = ["Trigger"]
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
+EVENT_TYPES = ("application/json", events.STRUCTURED)
 STARTED = {"status": "Feedback loop started"}
 STARTING = 20.0
 """Seconds a hit waits while the process still connects: cron-job.org gives it thirty."""
@@ -39,10 +43,15 @@ class HitBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     app: str | None = Field(None, min_length=1, max_length=64, pattern=r"^[\w.-]+$")
-    as_of: AwareDatetime | None = None
+    as_of: events.Instant | None = None
     window: str | None = Field(None, pattern=r"^(since_last|[1-9]\d{0,4}[mhd])$")
     requested_by: str | None = Field(None, min_length=1, max_length=200)
     scheduled: bool | None = None
+
+
+class RunsQuery(BaseModel):
+    app: str | None = Field(None, min_length=1, max_length=64, pattern=r"^[\w.-]+$")
+    limit: int = Field(20, ge=1, le=200)
 
 
 class Trigger:
@@ -53,15 +62,11 @@ class Trigger:
         """`GET|POST /run-feedback-loop`: start a run for each app, or join the one under way."""
         body = await self._body(request)
         key = request.headers.get("Idempotency-Key") if request.method == "POST" else None
-        if key is not None and not 1 <= len(key) <= 200:
-            raise http.BadRequest("Idempotency-Key", "must have 1 to 200 characters")
+        if key is not None and not (1 <= len(key) <= 200 and key.isprintable()):
+            raise http.BadRequest("Idempotency-Key", "must have 1 to 200 printable characters")
         if not await self._is_ready():
             return http.unavailable(self._kernel.waiting_for)
-        try:
-            async with asyncio.timeout(WITHIN):
-                started = await self._start(request, body, key)
-        except TimeoutError:
-            return http.unavailable(f"the run is not durable and published within {WITHIN:g} s")
+        started = await _within(self._start(request, body, key))
         ids = ", ".join(str(run.id) for run in started)
         return web.json_response(STARTED, headers={"Feedback-Loop-Run": ids})
 
@@ -77,19 +82,9 @@ class Trigger:
         for run in started:
             log.info("run %s %s by %s", run.id, "joined" if run.joined else "started", by)
         # Also those that an earlier hit could not publish; a hit is the moment to look after the rest.
-        await outbox.publish([run.envelope for run in started if await self._is_unpublished(run)])
+        await outbox.publish([run.envelope for run in started if not run.published])
         outbox.watch()
         return started
-
-    async def _is_unpublished(self, run: runs.Run) -> bool:
-        if not run.joined:
-            return True
-        async with self._kernel.database.connection() as connection:
-            return bool(
-                await connection.fetchval(
-                    "select published_at is null from feedback_loop.outbox where event_id = $1", run.id
-                )
-            )
 
     async def _is_ready(self) -> bool:
         try:
@@ -109,6 +104,8 @@ class Trigger:
     async def take_event(self, request: web.Request) -> web.Response:
         """`POST /events`: a `feedback.evaluate` as a CloudEvent (binary or structured mode), for
         publishers who have no broker."""
+        if "Content-Type" in request.headers and request.content_type not in EVENT_TYPES:
+            raise http.BadRequest("content-type", f"must be {' or '.join(EVENT_TYPES)}", status=415)
         headers = {name.lower(): value for name, value in request.headers.items()}
         message = Message(headers.get("ce-type", ""), headers, await request.read())
         try:
@@ -117,10 +114,11 @@ class Trigger:
             raise http.BadRequest("event", str(error), status=422) from None
         if not isinstance(envelope.event, FeedbackEvaluate):
             raise http.BadRequest("type", "only feedback.evaluate is taken here", status=422)
+        if envelope.source == runs.SOURCE:
+            raise http.BadRequest("source", "is the trigger's own: name yourself", status=422)
         if not await self._is_ready():
             return http.unavailable(self._kernel.waiting_for)
-        async with asyncio.timeout(WITHIN):
-            adopted = await self._take(envelope)
+        adopted = await _within(self._take(envelope))
         return web.json_response({"status": "accepted", "run": str(adopted.id)}, status=202)
 
     async def _take(self, envelope: Envelope) -> Envelope:
@@ -130,15 +128,13 @@ class Trigger:
 
     async def list_runs(self, request: web.Request) -> web.Response:
         """`GET /runs?app=&limit=`: the latest runs and where each stands."""
-        limit = request.query.get("limit", "20")
-        if not limit.isdigit() or not 1 <= int(limit) <= 200:
-            raise http.BadRequest("limit", "must be a number from 1 to 200", status=422)
+        query = http.read_model(RunsQuery, dict(request.query))
         async with self._kernel.database.connection() as connection:
             rows = await connection.fetch(
                 "select * from feedback_loop.run_status where $1::text is null or app = $1"
                 " order by started_at desc limit $2",
-                request.query.get("app"),
-                int(limit),
+                query.app,
+                query.limit,
             )
         return web.json_response({"runs": [_public(row) for row in rows]})
 
@@ -153,6 +149,22 @@ class Trigger:
         if row is None:
             raise http.BadRequest("id", "there is no such run", status=404)
         return web.json_response(_public(row))
+
+
+async def _within(work: Coroutine[Any, Any, T]) -> T:
+    """What `work` returns, if it does so within `WITHIN` seconds.
+
+    Raises:
+        NotReady: it does not. It is cancelled, and the answer does not wait for its rollback: a
+            database that hangs lets that hang too.
+    """
+    task = asyncio.ensure_future(work)
+    await asyncio.wait({task}, timeout=WITHIN)
+    if task.done():
+        return task.result()
+    task.add_done_callback(lambda late: late.cancelled() or late.exception())
+    task.cancel()
+    raise http.NotReady(f"the run is not durable and published within {WITHIN:g} s")
 
 
 async def _apps_with_votes(connection: Connection) -> list[str]:
@@ -171,6 +183,10 @@ async def _apps_with_votes(connection: Connection) -> list[str]:
 def _public(row: Record) -> dict[str, Any]:
     """A row as JSON: times in ISO 8601, ids as text."""
     return {
-        name: value.isoformat() if isinstance(value, datetime) else str(value) if isinstance(value, UUID) else value
+        name: value.isoformat()
+        if isinstance(value, datetime)
+        else str(value)
+        if isinstance(value, UUID)
+        else value
         for name, value in row.items()
     }

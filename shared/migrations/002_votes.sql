@@ -14,6 +14,7 @@ create table feedback_loop.conversation (
     updated_at      timestamptz not null default now(),
     primary key (app, conversation_id, message_id)
 );
+create index conversation_source on feedback_loop.conversation (source, answered_at) where source <> 'api';
 comment on table feedback_loop.conversation is 'One answer: question, answer, and the chunks it cites';
 comment on column feedback_loop.conversation.generation is 'The generation that answered, where the bot says';
 

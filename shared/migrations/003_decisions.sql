@@ -34,11 +34,11 @@ create table feedback_loop.decision (
 create index decision_as_of on feedback_loop.decision (app, as_of desc);
 
 create table feedback_loop.rest (
-    app        text primary key,
+    app          text primary key,
     cooling_from timestamptz,
-    windows_from timestamptz,
-    resumed_at timestamptz,
-    paused_why text,
+    resumed_at   timestamptz,
+    paused_why   text,
     paused_until timestamptz
 );
-comment on table feedback_loop.rest is 'Per app: since when it cools down, where its windows start, whether it is paused';
+comment on table feedback_loop.rest is 'Per app: since when it cools down, and whether a person paused it';
+comment on column feedback_loop.rest.paused_why is 'Set while paused';

@@ -8,7 +8,8 @@ create table feedback_loop.document (
     title      text not null,
     media_type text not null,
     data_hash  text not null,
-    origin     text not null,
+    chunker    text not null,
+    origin     text not null check (origin in ('folder', 'api')),
     updated_at timestamptz not null default now(),
     primary key (app, source)
 );
@@ -24,12 +25,16 @@ create table feedback_loop.document_chunk (
     foreign key (app, source) references feedback_loop.document on delete cascade
 );
 
+create index document_chunk_hash on feedback_loop.document_chunk (chunk_hash);
+
 create table feedback_loop.chunk (
     hash    text primary key,
     heading text not null,
     text    text not null
 );
 comment on table feedback_loop.chunk is 'Content by its hash: sha256 of heading and text';
+
+create sequence feedback_loop.vector_table;
 
 create table feedback_loop.model (
     id         smallint generated always as identity primary key,
@@ -58,12 +63,17 @@ create table feedback_loop.generation (
     counts       jsonb not null,
     gate         jsonb not null default '{}',
     detail       text,
-    inherits     bigint,
+    again        boolean not null default false,
+    starts_anew  boolean not null,
     created_at   timestamptz not null default now(),
     finished_at  timestamptz
 );
+comment on table feedback_loop.generation is 'Kept for ever; of all but the last three, without membership';
 comment on column feedback_loop.generation.remaining is 'Batches not yet embedded';
-comment on column feedback_loop.generation.inherits is 'Where only documents changed: the generation whose votes are also this one''s';
+comment on column feedback_loop.generation.again is
+    'Documents changed while it was building: build again when it ends';
+comment on column feedback_loop.generation.starts_anew is
+    'Feedback drove it, or the model or chunker changed; else it inherits the votes of its base';
 create index generation_app on feedback_loop.generation (app, id desc);
 
 create table feedback_loop.generation_chunk (

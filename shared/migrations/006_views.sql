@@ -47,7 +47,7 @@ join feedback_loop.chunk c on c.hash = g.chunk_hash
 where false;
 
 create view feedback_loop.build_progress as
-select id as generation, app, reason, state, chunks, batches, batches - remaining as done, created_at,
+select id as generation, app, run, reason, state, chunks, batches, batches - remaining as done, created_at,
        finished_at
 from feedback_loop.generation;
 comment on view feedback_loop.build_progress is 'How far each build is, in batches';

@@ -1,0 +1,242 @@
+"""The analyzer's handlers: `feedback.evaluate` ends in exactly one of `report.ready` (nothing to do)
+or `retrain.requested` (act). What it sees and what it decides are one REPEATABLE READ transaction.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from services.analyzer import policy
+from services.analyzer.rest import read_rest, recent_retrains, retrain_running
+from services.analyzer.votes import Lineage, count, lineage, report_start
+from shared.database import Connection, Database
+from shared.events import (
+    Comparison,
+    Event,
+    Evidence,
+    FeedbackEvaluate,
+    LoopPaused,
+    LoopResumed,
+    ReportReady,
+    RetrainCompleted,
+    RetrainRequested,
+    derived,
+)
+from shared.owner_tables import read_owner_tables
+from shared.settings import duration
+from shared.work import UnitOfWork
+
+__all__ = ["Deps", "evaluate", "finish_retrain", "pause", "resume"]
+
+log = logging.getLogger(__name__)
+
+FIRST_WINDOW = timedelta(hours=24)
+
+
+@dataclass(frozen=True, slots=True)
+class Deps:
+    """What the handlers need.
+
+    Attributes:
+        report_window: `REPORT_WINDOW`, where the event names none.
+    """
+
+    database: Database
+    rules: policy.Rules
+    report_window: str
+
+
+async def evaluate(event: FeedbackEvaluate, work: UnitOfWork, deps: Deps) -> list[Event]:
+    """Judge the votes of an app as they were at `as_of`."""
+    assert event.as_of is not None, "a run fixes it before any handler sees the event"
+    async with deps.database.transaction() as connection:
+        await read_owner_tables(connection)
+
+    connection = await work.begin("repeatable_read")
+    line = await lineage(connection, event.app)
+    start = await _window_start(connection, event, deps.report_window)
+    report, before, windows = await _count(connection, event, line, start)
+    rest = await read_rest(connection, event.app, deps.rules.cooldown)
+    situation = policy.Situation(
+        as_of=event.as_of,
+        report=report,
+        windows=windows,
+        retrain_running=await retrain_running(connection, event.app),
+        cooling_until=rest.cooling_until,
+        recent=await recent_retrains(connection, event.app, rest.resumed_at, event.as_of, deps.rules),
+        paused=rest.paused,
+        now=rest.now,
+    )
+    decision = policy.decide(situation, deps.rules)
+    retrain = await _open_retrain(connection, event, work, line, situation) if decision.act else None
+    await _record(connection, event, work, situation, decision, line, retrain)
+    return [_conclusion(event, work, deps, situation, decision, line, before, retrain)]
+
+
+async def _window_start(connection: Connection, event: FeedbackEvaluate, default: str) -> datetime:
+    """Where the report's counts begin."""
+    assert event.as_of is not None
+    fixed = duration(event.window or default)
+    if fixed is not None:
+        return event.as_of - fixed
+    return await report_start(connection, event.app, event.as_of) or event.as_of - FIRST_WINDOW
+
+
+async def _count(
+    connection: Connection, event: FeedbackEvaluate, line: Lineage, start: datetime
+) -> tuple[Evidence, Comparison, tuple[Evidence, ...]]:
+    """The report's window, the window before it, and the decision's windows."""
+    end = event.as_of
+    assert end is not None
+    now, before = await count(connection, event.app, [(start, end), (start - (end - start), start)])
+    spans = [(end - length, end) for length in policy.WINDOWS.values()]
+    judged = await count(connection, event.app, spans, line)
+    report = policy.evidence("the report window", start, end, now.likes, now.dislikes, policy.Z95)
+    windows = tuple(
+        policy.evidence(name, span[0], span[1], votes.likes, votes.dislikes, policy.Z_DECISION)
+        for name, span, votes in zip(policy.WINDOWS, spans, judged, strict=True)
+    )
+    ratio = before.dislikes / before.total if before.total else None
+    return report, Comparison(likes=before.likes, dislikes=before.dislikes, ratio=ratio), windows
+
+
+async def _open_retrain(
+    connection: Connection,
+    event: FeedbackEvaluate,
+    work: UnitOfWork,
+    line: Lineage,
+    situation: policy.Situation,
+) -> UUID:
+    """Open the app's one active retrain; of two evaluations at once, the second starts over."""
+    id = derived(work.envelope.id, work.consumer, "retrain")
+    await connection.execute(
+        "insert into feedback_loop.retrain (id, app, run, base_generation, ratio_before)"
+        " values ($1, $2, $3, $4, $5)",
+        id,
+        event.app,
+        work.envelope.id,
+        line.active,
+        _decisive(situation).ratio,
+    )
+    return id
+
+
+def _decisive(situation: policy.Situation) -> Evidence:
+    """The evidence that weighs most against the bot."""
+    return max((situation.report, *situation.windows), key=lambda evidence: evidence.low)
+
+
+async def _record(
+    connection: Connection,
+    event: FeedbackEvaluate,
+    work: UnitOfWork,
+    situation: policy.Situation,
+    decision: policy.Decision,
+    line: Lineage,
+    retrain: UUID | None,
+) -> None:
+    await connection.execute(
+        "insert into feedback_loop.decision (run, app, as_of, scheduled, verdict, reason, explanation,"
+        " window_start, likes, dislikes, generation, retrain)"
+        " values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+        work.envelope.id,
+        event.app,
+        situation.as_of,
+        event.scheduled,
+        decision.verdict,
+        decision.reason,
+        decision.explanation,
+        situation.report.start,
+        situation.report.likes,
+        situation.report.dislikes,
+        line.active,
+        retrain,
+    )
+
+
+def _conclusion(
+    event: FeedbackEvaluate,
+    work: UnitOfWork,
+    deps: Deps,
+    situation: policy.Situation,
+    decision: policy.Decision,
+    line: Lineage,
+    before: Comparison,
+    retrain: UUID | None,
+) -> ReportReady | RetrainRequested:
+    report = situation.report
+    said = ReportReady(
+        app=event.app,
+        run=work.envelope.id,
+        as_of=situation.as_of,
+        window_start=report.start,
+        window_end=report.end,
+        likes=report.likes,
+        dislikes=report.dislikes,
+        total=report.total,
+        ratio=report.ratio if report.total else None,
+        interval=(report.low, report.high) if report.total else None,
+        verdict=decision.verdict,
+        reason=decision.reason,
+        explanation=decision.explanation,
+        policy=deps.rules.policy,
+        threshold=deps.rules.threshold,
+        evidence=list(situation.windows),
+        previous=before,
+        generation=line.active,
+        requested_by=event.requested_by,
+        scheduled=event.scheduled,
+    )
+    if retrain is None:
+        log.info("evaluated %s: %s (%s)", event.app, decision.verdict, decision.explanation)
+        return said
+    log.info("Retrain triggered (ratio=%.2f)", report.ratio if report.total else _decisive(situation).ratio)
+    return RetrainRequested(**dict(said), retrain=retrain, base_generation=line.active)
+
+
+async def finish_retrain(event: RetrainCompleted, work: UnitOfWork, deps: Deps) -> list[Event]:
+    """Close the retrain, and rest: after every retrain that feedback drove, and every rollback."""
+    connection = await work.begin()
+    if event.retrain is not None:
+        await connection.execute(
+            "update feedback_loop.retrain set finished_at = now(), outcome = $2, generation = $3, detail = $4"
+            " where id = $1 and finished_at is null",
+            event.retrain,
+            event.outcome,
+            event.generation_after,
+            event.detail,
+        )
+    if event.reason == "feedback" or (event.reason == "rollback" and event.outcome == "promoted"):
+        await connection.execute(
+            "insert into feedback_loop.rest (app, cooling_from) values ($1, now())"
+            " on conflict (app) do update set cooling_from = now()",
+            event.app,
+        )
+    return []
+
+
+async def pause(event: LoopPaused, work: UnitOfWork, deps: Deps) -> list[Event]:
+    """Stop retraining, until then or until a `loop.resumed`."""
+    connection = await work.begin()
+    await connection.execute(
+        "insert into feedback_loop.rest (app, paused_why, paused_until) values ($1, $2, $3)"
+        " on conflict (app) do update set paused_why = $2, paused_until = $3",
+        event.app,
+        event.why or "a person asked for it",
+        event.until,
+    )
+    return []
+
+
+async def resume(event: LoopResumed, work: UnitOfWork, deps: Deps) -> list[Event]:
+    """Lift a pause and close the breaker: only retrains from here on count against it."""
+    connection = await work.begin()
+    await connection.execute(
+        "insert into feedback_loop.rest (app, resumed_at) values ($1, now())"
+        " on conflict (app) do update set resumed_at = now(), paused_why = null, paused_until = null",
+        event.app,
+    )
+    return []

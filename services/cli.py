@@ -1,0 +1,200 @@
+"""The command `feedback-loop`."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from shared.settings import Settings, SettingsError, load
+from shared.telemetry import configure_logs
+
+if TYPE_CHECKING:
+    from shared.events import Event
+
+__all__ = ["main", "run_service"]
+
+NAMES = ("trigger", "collector", "analyzer", "embedder", "notifier", "dashboard")
+
+
+class _Failed(click.ClickException):
+    """An errand that did not work out: one line, no traceback."""
+
+
+def _settings(**overrides: object) -> Settings:
+    try:
+        settings = load(**overrides)
+    except SettingsError as error:
+        raise _Failed(f"the configuration does not fit:\n{error}") from None
+    configure_logs(settings.log_format, settings.log_level)
+    return settings
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    """Run a command to its end; an interruption or a database that is away is no traceback."""
+    from shared.bus import BusError
+    from shared.database import DatabaseUnavailable
+
+    try:
+        asyncio.run(work)
+    except (SettingsError, DatabaseUnavailable, BusError, FileNotFoundError, NotADirectoryError) as error:
+        raise _Failed(str(error)) from None
+    except TimeoutError:
+        raise _Failed("it took too long; `feedback-loop doctor` says what is missing") from None
+    except KeyboardInterrupt:
+        raise _Failed("interrupted; what was begun goes on where it stood at the next start") from None
+
+
+def run_service(name: str) -> None:
+    """Run one service until SIGTERM."""
+    from shared.runtime import Runtime, serve
+
+    settings = _settings()
+    builder = importlib.import_module(f"services.{name}.build").build
+    _run(serve(Runtime(settings, [builder])))
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="ai-feedback-loop")
+def main() -> None:
+    """Judge the votes of a RAG chatbot, re-embed when that can help, report to Slack.
+
+    Settings come from the environment and from `.env`; the README lists them.
+    """
+
+
+@main.command()
+@click.option("--sample", is_flag=True, help="Load the sample knowledge base and its conversations first.")
+def up(sample: bool) -> None:
+    """Run all services in this process, on one port."""
+    from services.up import compose
+    from shared.runtime import serve
+
+    runtime = compose(_settings())
+    if sample:
+        from services.demo.story import load_sample
+
+        runtime.when_ready(lambda: load_sample(runtime))
+    _run(serve(runtime))
+
+
+@main.command()
+@click.argument("service", type=click.Choice(NAMES))
+def run(service: str) -> None:
+    """Run one service (with RabbitMQ between them)."""
+    run_service(service)
+
+
+@main.command()
+def demo() -> None:
+    """Tell the whole story in two minutes, on the embedded database: needs no account, keeps nothing."""
+    from services.demo.story import tell
+
+    configure_logs(level="WARNING", loud=("services.analyzer", "services.notifier"))
+    _run(tell())
+
+
+@main.command()
+@click.option("--url", help="Where the trigger runs  [default: http://localhost:$PORT]")
+@click.option("--app", help="Which app  [default: every app with votes]")
+def trigger(url: str | None, app: str | None) -> None:
+    """Start a run now, as the scheduler does."""
+    from services.errands import hit
+
+    _run(hit(_settings(), url, app))
+
+
+@main.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--app", default="default", show_default=True)
+def ingest(path: Path, app: str) -> None:
+    """Take over a folder of documents and build a generation of them."""
+    from services.errands import ingest_folder
+
+    _run(ingest_folder(_settings(log_level="WARNING"), path, app))
+
+
+@main.command("import")
+def import_() -> None:
+    """Read new votes from the tables feedback_log and conversation_log, now."""
+    from services.errands import import_votes
+
+    _run(import_votes(_settings()))
+
+
+@main.command()
+@click.option("--to", "generation", type=int, help="Which generation  [default: the one before]")
+@click.option("--app", default="default", show_default=True)
+@click.option("--why", default="", help="Said in Slack.")
+def rollback(generation: int | None, app: str, why: str) -> None:
+    """Make an earlier generation the active one again."""
+    from services.errands import roll_back
+    from shared.events import RollbackRequested
+
+    event = RollbackRequested(app=app, to_generation=generation, why=why, requested_by="cli")
+    _run(roll_back(_settings(log_level="WARNING"), event))
+
+
+@main.command()
+@click.option("--app", default="default", show_default=True)
+@click.option("--why", default="", help="Said in Slack.")
+def pause(app: str, why: str) -> None:
+    """Stop retraining; reports go on."""
+    from shared.events import LoopPaused
+
+    _tell(LoopPaused(app=app, why=why, requested_by="cli"), "retraining is paused")
+
+
+@main.command()
+@click.option("--app", default="default", show_default=True)
+@click.option("--why", default="", help="Said in Slack.")
+def resume(app: str, why: str) -> None:
+    """Lift a pause, and close the breaker after retrains that did not help."""
+    from shared.events import LoopResumed
+
+    _tell(LoopResumed(app=app, why=why, requested_by="cli"), "retraining may go on")
+
+
+def _tell(event: Event, done: str) -> None:
+    from services.errands import tell
+
+    _run(tell(_settings(log_level="WARNING"), event))
+    click.echo(done)
+
+
+@main.command()
+@click.option("--days", default=90, show_default=True, type=click.IntRange(1, 3650))
+@click.option("--app", default="default", show_default=True)
+@click.option("--threshold", type=click.FloatRange(0, 1, min_open=True, max_open=True), help="[default: THRESHOLD]")
+def backtest(days: int, app: str, threshold: float | None) -> None:
+    """What either policy would have done on the stored votes."""
+    from services.errands import replay_history
+
+    _run(replay_history(_settings(), app, days, threshold))
+
+
+@main.command()
+def migrate() -> None:
+    """Bring the database's schema up to date."""
+    from services.errands import migrate_database
+
+    _run(migrate_database(_settings()))
+
+
+@main.command()
+def doctor() -> None:
+    """Check database, pgvector, broker, topology, Slack and embedder; say what to do about each."""
+    from services.doctor import examine
+
+    settings = _settings(log_level="ERROR")
+    if not asyncio.run(examine(settings)):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Composition root of the collector."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from aiohttp import web
+
+from services.collector.app import Collector
+from shared.http import require
+from shared.owner_tables import read_owner_tables
+from shared.runtime import Kernel, Service
+
+__all__ = ["build"]
+
+log = logging.getLogger(__name__)
+
+
+def build(kernel: Kernel) -> Service:
+    """The collector: HTTP in, rows out. At start it begins to read the owner's tables."""
+    token = kernel.settings.api_token
+    if token is None and kernel.settings.production:
+        log.warning("API_TOKEN is not set: anyone who knows the URL can vote")
+    collector = Collector(kernel)
+    reading: list[asyncio.Task[None]] = []
+
+    async def start() -> None:
+        # Beside the start, not in it: the first reading of a long history takes a while.
+        reading.append(asyncio.create_task(_read_owner_tables(kernel)))
+
+    async def stop() -> None:
+        for task in reading:
+            task.cancel()
+        await asyncio.gather(*reading, return_exceptions=True)
+
+    return Service(
+        name="collector",
+        routes=[
+            web.post("/feedback", require(token, collector.put_feedback)),
+            web.put("/feedback", require(token, collector.put_feedback)),
+            web.delete("/feedback", require(token, collector.delete_feedback)),
+            web.post("/feedback/batch", require(token, collector.post_batch)),
+            web.post("/conversations", require(token, collector.post_conversations)),
+        ],
+        on_start=start,
+        on_stop=stop,
+    )
+
+
+async def _read_owner_tables(kernel: Kernel) -> None:
+    """Failing is not fatal: the analyzer reads again before it counts, and tells."""
+    try:
+        async with kernel.database.transaction() as connection:
+            read = await read_owner_tables(connection)
+    except Exception:
+        log.exception("the owner's tables could not be read")
+    else:
+        if any((read.votes, read.conversations, read.skipped)):
+            log.info(
+                "read from the owner's tables: %d votes and %d conversations new or changed, %d rows skipped",
+                read.votes, read.conversations, read.skipped,
+            )  # fmt: skip

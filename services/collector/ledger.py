@@ -1,0 +1,153 @@
+"""The ledger in PostgreSQL: votes cast, added to, retracted; conversations recorded.
+
+Every statement takes any number of rows, and always in the order of their key, so that two batches
+queue up where they meet. Call them in a transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from services.collector.bodies import Conversation
+from services.collector.votes import Changes, Key, Vote
+from shared.database import Connection
+
+__all__ = ["NoVote", "apply", "first_from_the_future", "record_conversations"]
+
+_KEY = "app text, conversation_id text, message_id text, user_id text, name text"
+_FIELDS = (
+    _KEY + ", value smallint, reason_code text, comment text, citations jsonb, generation bigint,"
+    " source text, metadata jsonb, created_at timestamptz"
+)
+_SAME_KEY = (
+    "v.app = g.app and v.conversation_id = g.conversation_id and v.message_id = g.message_id"
+    " and v.user_id = g.user_id and v.name = g.name and v.row_key = ''"
+)
+_CAST = f"""
+insert into feedback_loop.vote as v (app, conversation_id, message_id, user_id, name, value, reason_code,
+    comment, citations, generation, source, metadata, created_at)
+select g.app, g.conversation_id, g.message_id, g.user_id, g.name, g.value, g.reason_code, g.comment,
+    jsonb_strip_nulls(g.citations), coalesce(g.generation, c.generation), coalesce(g.source, 'api'),
+    g.metadata, coalesce(g.created_at, now())
+from jsonb_to_recordset($1) as g ({_FIELDS})
+left join feedback_loop.conversation c using (app, conversation_id, message_id)
+order by 1, 2, 3, 4, 5
+on conflict (app, conversation_id, message_id, user_id, name, row_key) do update set
+    value = excluded.value,
+    -- The reason for a 👎 says nothing about the 👍 that replaces it.
+    reason_code = case when v.value = excluded.value then coalesce(excluded.reason_code, v.reason_code)
+                       else excluded.reason_code end,
+    comment = case when v.value = excluded.value then coalesce(excluded.comment, v.comment)
+                   else excluded.comment end,
+    citations = v.citations || excluded.citations,
+    generation = coalesce(excluded.generation, v.generation),
+    source = excluded.source,
+    source_id = null,
+    metadata = v.metadata || excluded.metadata,
+    -- Said again it stays when it was cast, unless a time is given (and now() is none).
+    created_at = case when v.value = excluded.value and excluded.created_at = now() then v.created_at
+                      else excluded.created_at end,
+    updated_at = now()
+"""
+_ADD = f"""
+update feedback_loop.vote v set
+    reason_code = coalesce(g.reason_code, v.reason_code),
+    comment = coalesce(g.comment, v.comment),
+    citations = jsonb_strip_nulls(v.citations || g.citations),
+    generation = coalesce(g.generation, v.generation),
+    metadata = v.metadata || g.metadata,
+    updated_at = now()
+from jsonb_to_recordset($1) as g ({_FIELDS})
+where {_SAME_KEY}
+returning v.app, v.conversation_id, v.message_id, v.user_id, v.name
+"""
+_RETRACT = f"delete from feedback_loop.vote v using jsonb_to_recordset($1) as g ({_KEY}) where {_SAME_KEY}"
+_CONVERSATIONS = """
+insert into feedback_loop.conversation as c
+    (app, conversation_id, message_id, user_id, question, answer, citations, generation, answered_at)
+select g.app, g.conversation_id, g.message_id, g.user_id, coalesce(g.question, ''), coalesce(g.answer, ''),
+    coalesce(g.citations, '[]'), g.generation, coalesce(g.answered_at, now())
+from jsonb_to_recordset($1) as g (app text, conversation_id text, message_id text, user_id text,
+    question text, answer text, citations jsonb, generation bigint, answered_at timestamptz)
+order by 1, 2, 3
+on conflict (app, conversation_id, message_id) do update set
+    user_id = coalesce(nullif(excluded.user_id, ''), c.user_id),
+    question = coalesce(nullif(excluded.question, ''), c.question),
+    answer = coalesce(nullif(excluded.answer, ''), c.answer),
+    citations = coalesce(nullif(excluded.citations, '[]'), c.citations),
+    generation = coalesce(excluded.generation, c.generation),
+    source = 'api',
+    answered_at = case when excluded.answered_at = now() then c.answered_at else excluded.answered_at end,
+    updated_at = now()
+"""
+
+
+class NoVote(Exception):
+    """There is no vote that the addition at `position` of the batch could be made to."""
+
+    def __init__(self, position: int) -> None:
+        super().__init__(position)
+        self.position = position
+
+
+async def apply(connection: Connection, changes: Changes) -> int:
+    """Write what a batch comes to.
+
+    Returns:
+        How many votes were retracted. A vote read from the owner's table comes back when that table is
+        read again: it is the truth about itself.
+
+    Raises:
+        NoVote: an addition has no vote; roll back.
+    """
+    retracted = 0
+    if changes.retracted:
+        status = await connection.execute(_RETRACT, [key._asdict() for key in changes.retracted])
+        retracted = int(status.split()[-1])
+    if changes.votes:
+        await connection.execute(_CAST, _rows(changes.votes.values()))
+        # An insert cannot take a citation back from a vote that is there.
+        if took_back := [vote for vote in changes.votes.values() if None in vote.citations.values()]:
+            await connection.execute(_ADD, _rows(took_back))
+    if changes.additions:
+        rows = await connection.fetch(_ADD, _rows(vote for _, vote in changes.additions.values()))
+        found = {Key(*row) for row in rows}
+        missing = [position for key, (position, _) in changes.additions.items() if key not in found]
+        if missing:
+            raise NoVote(min(missing))
+    return retracted
+
+
+async def record_conversations(connection: Connection, conversations: Sequence[Conversation]) -> None:
+    """Record answers; of several with one key what is given last stands."""
+    merged: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for one in conversations:
+        given = one.model_dump(mode="json", exclude={"citations"}) | {"citations": one.ranked()}
+        known = {name: value for name, value in given.items() if value not in (None, "", [])}
+        merged[one.key] = merged.get(one.key, {"message_id": "", "user_id": ""}) | known
+    await connection.execute(_CONVERSATIONS, list(merged.values()))
+
+
+async def first_from_the_future(connection: Connection, times: Sequence[datetime | None]) -> int | None:
+    """The position of the first time more than five minutes ahead of the database's clock."""
+    if not any(times):
+        return None
+    position: int | None = await connection.fetchval(
+        "select min(n) - 1 from unnest($1::timestamptz[]) with ordinality as t (at, n)"
+        " where at > now() + interval '5 minutes'",
+        list(times),
+    )
+    return position
+
+
+def _rows(votes: Iterable[Vote]) -> list[dict[str, Any]]:
+    rows = []
+    for vote in votes:
+        row = asdict(vote)
+        row |= vote.key._asdict() | {"created_at": vote.created_at and vote.created_at.isoformat()}
+        del row["key"]
+        rows.append(row)
+    return rows

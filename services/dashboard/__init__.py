@@ -1,0 +1,1 @@
+"""Dashboard: the page behind the report's link, live in the browser."""

@@ -1,0 +1,28 @@
+"""Composition root of the dashboard."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from services.dashboard.app import Dashboard
+from services.dashboard.stream import Feed
+from shared.runtime import Kernel, Service
+
+__all__ = ["build"]
+
+
+def build(kernel: Kernel, feed: Feed | None = None) -> Service:
+    """The dashboard: it consumes nothing and writes nothing."""
+    feed = feed or Feed(kernel.database)
+    dashboard = Dashboard(kernel, feed)
+    return Service(
+        name="dashboard",
+        routes=[
+            web.get("/", dashboard.page),
+            web.get("/dashboard", dashboard.page),
+            web.get("/static/{name}", dashboard.asset),
+            web.get("/dashboard/runs", dashboard.runs),
+            web.get("/dashboard/stream", dashboard.stream, allow_head=False),
+        ],
+        on_stop=feed.close,
+    )

@@ -1,0 +1,191 @@
+"""`feedback-loop doctor`: what is set up, what is not, and what to do about it."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import aiohttp
+import asyncpg
+from rich.console import Console
+
+from services.embedder.models import make_embedder
+from services.errands import connect
+from services.up import SERVICES
+from shared.bus import BusError, Topology
+from shared.database import Database
+from shared.failures import Reject, Unavailable
+from shared.runtime import Runtime
+from shared.settings import Settings
+
+__all__ = ["Finding", "examine"]
+
+SIGNS = {"ok": "[green]✔[/]", "note": "[yellow]•[/]", "bad": "[red]✘[/]"}
+SLACK_HELP = {
+    "invalid_auth": "SLACK_BOT_TOKEN is no valid token: copy the Bot User OAuth Token (xoxb-…) again",
+    "not_authed": "SLACK_BOT_TOKEN is no valid token: copy the Bot User OAuth Token (xoxb-…) again",
+    "account_inactive": "the token was revoked: install the app to the workspace again",
+    "token_revoked": "the token was revoked: install the app to the workspace again",
+    "channel_not_found": "SLACK_CHANNEL names no channel that the bot sees: invite it with /invite",
+    "not_in_channel": "invite the bot to the channel: /invite @your-bot",
+    "missing_scope": "add the scope chat:write (and channels:history, to tell a lost post from a made one)",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at. `bad` ends the command with 1; `note` is worth knowing."""
+
+    state: Literal["ok", "note", "bad"]
+    what: str
+    says: str
+
+
+async def examine(settings: Settings) -> bool:
+    """Look at everything and print what was found. Returns whether nothing is bad."""
+    console = Console(highlight=False, soft_wrap=True)
+    checks: list[Callable[[Settings], Awaitable[list[Finding]]]] = [_database, _broker, _slack, _embedder, _rest]
+    good = True
+    for check in checks:
+        for finding in await check(settings):
+            console.print(f"{SIGNS[finding.state]} [bold]{finding.what}[/]: {finding.says}", markup=True)
+            good = good and finding.state != "bad"
+    return good
+
+
+async def _database(settings: Settings) -> list[Finding]:
+    if settings.render and settings.database_url is None:
+        return [Finding("bad", "database", "set DATABASE_URL: the disk of a free service is not kept")]
+    where = "DATABASE_URL" if settings.database_url else f"the embedded one in {settings.data_dir}"
+    try:
+        database = await connect(settings)
+    except asyncpg.FeatureNotSupportedError as error:
+        return [Finding("bad", "pgvector", f"{error}; install pgvector, or use a PostgreSQL that has it (Neon does)")]
+    except asyncpg.InsufficientPrivilegeError as error:
+        return [Finding("bad", "database", f"{error}; let an administrator run `create extension vector`, and grant create")]
+    except Exception as error:
+        return [Finding("bad", "database", f"{where} cannot be used: {error}; check the address, user and password")]
+    try:
+        return [Finding("ok", "database", where), *await _look_inside(database)]
+    finally:
+        await database.close()
+
+
+async def _look_inside(database: Database) -> list[Finding]:
+    async with database.connection() as connection:
+        version = await connection.fetchval("select split_part(version(), ' ', 2)")
+        vector = await connection.fetchval("select extversion from pg_extension where extname = 'vector'")
+        owner = await connection.fetchval("select to_regclass('public.feedback_log') is not null")
+        open_events = await connection.fetchval(
+            "select count(*) from feedback_loop.outbox where done_at is null and created_at < now() - interval '1 hour'"
+        )
+        dead = await connection.fetchval("select count(*) from feedback_loop.inbox where state = 'dead'")
+    findings = [Finding("ok", "pgvector", f"{vector} on PostgreSQL {version}, schema up to date")]
+    if owner:
+        findings.append(Finding("ok", "feedback_log", "there: its votes are read before each evaluation"))
+    if open_events:
+        says = f"{open_events} events wait for over an hour; are all services running?"
+        findings.append(Finding("note", "events", says))
+    if dead:
+        says = f"{dead} events were given up; the reasons are in feedback_loop.inbox and in the dead-letter queue"
+        findings.append(Finding("note", "dead letters", says))
+    return findings
+
+
+async def _broker(settings: Settings) -> list[Finding]:
+    if settings.amqp_url is None:
+        return [Finding("ok", "bus", "within one process (AMQP_URL is not set): use `feedback-loop up`")]
+    from shared.rabbit import RabbitBus
+
+    bus = RabbitBus(
+        settings.amqp_url.get_secret_value(), Topology(settings.amqp_exchange, settings.amqp_queue_type)
+    )
+    try:
+        await bus.connect()
+    except BusError as error:
+        hint = "PRECONDITION" in str(error)
+        todo = (
+            "a queue exists with other arguments: set AMQP_QUEUE_TYPE as it was, or delete that queue"
+            if hint
+            else "check AMQP_URL: host, port, user, password, and the virtual host behind the slash"
+        )
+        return [Finding("bad", "RabbitMQ", f"{error}; {todo}")]
+    try:
+        missing = [name for name in _consumers(settings) if await bus.consumers(name) == 0]
+    finally:
+        await bus.close()
+    findings = [Finding("ok", "RabbitMQ", f"exchange {settings.amqp_exchange}, retry and dead-letter queues there")]
+    if missing:
+        says = f"nobody consumes for {', '.join(missing)}: start `feedback-loop run <service>`, or `up`"
+        findings.append(Finding("note", "queues", says))
+    return findings
+
+
+def _consumers(settings: Settings) -> list[str]:
+    runtime = Runtime(settings, list(SERVICES.values()))
+    return [router.consumer for router in runtime.routers]
+
+
+async def _slack(settings: Settings) -> list[Finding]:
+    if settings.slack_bot_token is not None:
+        return [await _slack_bot(settings)]
+    if settings.slack_webhook_url is not None:
+        url = settings.slack_webhook_url.get_secret_value()
+        if not url.startswith("https://") and settings.production:
+            return [Finding("bad", "Slack", "SLACK_WEBHOOK_URL must begin with https://")]
+        return [Finding("ok", "Slack", "an incoming webhook (it can only be tried by posting)")]
+    return [Finding("note", "Slack", "not set up: reports go to the terminal; set SLACK_BOT_TOKEN and SLACK_CHANNEL")]
+
+
+async def _slack_bot(settings: Settings) -> Finding:
+    from slack_sdk.errors import SlackApiError
+    from slack_sdk.web.async_client import AsyncWebClient
+
+    assert settings.slack_bot_token is not None and settings.slack_channel is not None
+    client = AsyncWebClient(
+        settings.slack_bot_token.get_secret_value(), base_url=settings.slack_api_url, timeout=10, retry_handlers=[]
+    )
+    try:
+        who = await client.auth_test()
+        if settings.slack_channel[:1] in "CG" and settings.slack_channel.isalnum():
+            await client.conversations_info(channel=settings.slack_channel)
+    except SlackApiError as error:
+        code = str(error.response.get("error", "unknown"))
+        if code == "missing_scope":  # reading a channel's name is no duty
+            return Finding("ok", "Slack", "the token is valid; the channel is seen at the first post")
+        return Finding("bad", "Slack", f"{code}: {SLACK_HELP.get(code, 'see api.slack.com/methods/auth.test')}")
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        return Finding("bad", "Slack", f"cannot be reached: {error}; is there a way out to {settings.slack_api_url}?")
+    return Finding("ok", "Slack", f"{who['user']} in {who['team']}, posting to {settings.slack_channel}")
+
+
+async def _embedder(settings: Settings) -> list[Finding]:
+    embedder = make_embedder(settings)
+    try:
+        async with asyncio.timeout(60):
+            await embedder.check()
+            return [Finding("ok", "embedder", f"{embedder.model}, {await embedder.dimensions()} dimensions")]
+    except (Reject, Unavailable, TimeoutError) as error:
+        return [Finding("bad", "embedder", str(error) or "no answer within a minute")]
+    finally:
+        await embedder.close()
+
+
+async def _rest(settings: Settings) -> list[Finding]:
+    findings = []
+    if settings.knowledge_dir is None:
+        findings.append(Finding("note", "knowledge", "KNOWLEDGE_DIR is not set: use `ingest PATH` or POST /documents"))
+    elif not settings.knowledge_dir.is_dir():
+        findings.append(Finding("bad", "knowledge", f"KNOWLEDGE_DIR {settings.knowledge_dir} is no folder"))
+    else:
+        findings.append(Finding("ok", "knowledge", str(settings.knowledge_dir)))
+    if settings.trigger_token is None:
+        findings.append(Finding("note", "trigger", "open to anyone who knows the URL: set TRIGGER_TOKEN"))
+    if settings.database_url is None:
+        free = shutil.disk_usage(settings.data_dir if settings.data_dir.exists() else ".").free
+        if free < 1 << 30:
+            findings.append(Finding("note", "disk", f"{free >> 20} MiB left for the embedded database"))
+    return findings

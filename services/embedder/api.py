@@ -1,0 +1,163 @@
+"""The embedder's HTTP routes: documents in, search out."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+from typing import Any
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from services.embedder import store
+from services.embedder.knowledge import MEDIA_TYPES, RawDocument
+from services.embedder.models import Embedder
+from services.embedder.parsing import Unreadable, parse
+from services.embedder.search import search
+from shared import http
+from shared.database import Connection
+from shared.events import Envelope, GenerationRequested
+from shared.failures import Reject, Unavailable
+from shared.runtime import Kernel
+
+__all__ = ["Api"]
+
+SOURCE = "/feedback-loop/embedder"
+MOST_RESULTS = 100
+LARGEST_BODY = 32 * 1024 * 1024
+"""Bytes of a request with documents: one of 20 MB in base64, and then some."""
+_APP = r"^[\w.-]{1,64}$"
+
+
+class NewDocument(BaseModel):
+    """A document as it is posted: text, or the bytes of a file in base64."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    app: str = Field("default", pattern=_APP)
+    source: str = Field(min_length=1, max_length=500)
+    content: str | None = None
+    content_base64: str | None = None
+
+    @model_validator(mode="after")
+    def _one_content(self) -> NewDocument:
+        if (self.content is None) == (self.content_base64 is None):
+            raise ValueError("give either content or content_base64")
+        return self
+
+    def data(self) -> bytes:
+        """The file's bytes. Raises ValueError where the base64 is none."""
+        if self.content_base64 is not None:
+            return base64.b64decode(self.content_base64, validate=True)
+        return (self.content or "").encode("utf-8", "replace")
+
+
+_DOCUMENTS = TypeAdapter(list[NewDocument])
+
+
+class Api:
+    def __init__(self, kernel: Kernel, embedder: Embedder) -> None:
+        self._kernel = kernel
+        self._embedder = embedder
+
+    async def post_documents(self, request: web.Request) -> web.Response:
+        """`POST /documents`: one or several; all are taken or none. A generation is built behind it."""
+        self._require_ready()
+        body = await http.read_json(request, LARGEST_BODY)
+        try:
+            given = _DOCUMENTS.validate_python(body if isinstance(body, list) else [body])
+        except ValidationError as error:
+            raise http.BadRequest(*http.fields_of(error), status=422) from None
+        read = await asyncio.to_thread(lambda: [_read(index, document) for index, document in enumerate(given)])
+        async with self._kernel.database.transaction() as connection:
+            await store.lock(connection)
+            for document, raw in zip(given, read, strict=True):
+                await store.put(connection, document.app, "api", [raw])
+            asked = [await self._ask(connection, app) for app in sorted({document.app for document in given})]
+        await self._kernel.outbox.publish_soon([envelope for envelope in asked if envelope])
+        return web.json_response({"status": "ok", "documents": len(read)}, status=202)
+
+    async def delete_document(self, request: web.Request) -> web.Response:
+        """`DELETE /documents?source=…`: searches stop showing it at once."""
+        self._require_ready()
+        app, source = _app(request), request.query.get("source", "")
+        async with self._kernel.database.transaction() as connection:
+            await store.lock(connection)
+            if not await store.remove(connection, app, source):
+                raise http.BadRequest("source", "there is no such document", status=404)
+            asked = await self._ask(connection, app)
+        await self._kernel.outbox.publish_soon([asked] if asked else [])
+        return web.json_response({"status": "ok"})
+
+    async def list_documents(self, request: web.Request) -> web.Response:
+        """`GET /documents`: what there is today."""
+        self._require_ready()
+        async with self._kernel.database.connection() as connection:
+            rows = await connection.fetch(
+                "select source, title, media_type, origin, updated_at::text,"
+                " (select count(*) from feedback_loop.document_chunk c"
+                "   where c.app = d.app and c.source = d.source) as chunks"
+                " from feedback_loop.document d where app = $1 order by source",
+                _app(request),
+            )
+        return web.json_response({"documents": [dict(row) for row in rows]})
+
+    async def search(self, request: web.Request) -> web.Response:
+        """`GET /search?q=…&k=…&app=…`: the nearest chunks of the active generation."""
+        self._require_ready()
+        query, k = request.query.get("q", "").strip(), request.query.get("k", "10")
+        if not 1 <= len(query) <= 2000:
+            raise http.BadRequest("q", "must have 1 to 2000 characters", status=422)
+        if not k.isdigit() or not 1 <= int(k) <= MOST_RESULTS:
+            raise http.BadRequest("k", f"must be a number from 1 to {MOST_RESULTS}", status=422)
+        try:
+            found = await search(self._kernel.database, self._embedder, _app(request), query, int(k))
+        except (LookupError, Reject, Unavailable) as error:
+            return http.unavailable(str(error))
+        return web.json_response(found.public())
+
+    def _require_ready(self) -> None:
+        if not self._kernel.ready.is_set():
+            raise http.NotReady(self._kernel.waiting_for)
+
+    async def _ask(self, connection: Connection, app: str) -> Envelope | None:
+        """Ask for a generation of the changed documents, unless one is asked for and not yet planned.
+
+        The caller holds the knowledge lock, and so does every plan: none can slip in between.
+        """
+        waiting = await connection.fetchval(
+            "select exists (select from feedback_loop.outbox o where o.type = $1 and o.done_at is null"
+            " and o.envelope -> 'data' ->> 'app' = $2 and o.envelope -> 'data' ->> 'reason' = 'documents'"
+            " and not exists (select from feedback_loop.inbox i"
+            "   where i.event_id = o.event_id and i.consumer = 'embedder'))",
+            GenerationRequested.type,
+            app,
+        )
+        if waiting:
+            return None
+        envelope = Envelope.root(GenerationRequested(app=app, reason="documents", requested_by="api"), SOURCE)
+        await self._kernel.outbox.add(connection, [envelope])
+        return envelope
+
+
+def _read(index: int, document: NewDocument) -> RawDocument:
+    """Parse a posted document. Its source's suffix gives the type; without one it is Markdown."""
+    suffix = next((s for s in MEDIA_TYPES if document.source.lower().endswith(s)), ".md")
+    try:
+        data = document.data()
+        name = document.source if document.source.lower().endswith(suffix) else f"{document.source}{suffix}"
+        parsed = parse(name, data)
+    except binascii.Error as error:
+        raise http.BadRequest(f"{index}.content_base64", f"not base64: {error}", status=422) from None
+    except Unreadable as error:
+        raise http.BadRequest(f"{index}.content", str(error), status=422) from None
+    return RawDocument(document.source, MEDIA_TYPES[suffix], hashlib.sha256(data).hexdigest(), parsed)
+
+
+def _app(request: web.Request) -> Any:
+    app = request.query.get("app", "default")
+    if not app or len(app) > 64 or not all(letter.isalnum() or letter in "._-" for letter in app):
+        raise http.BadRequest("app", "must be 1 to 64 letters, digits, '.', '_' or '-'", status=422)
+    return app

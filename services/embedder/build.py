@@ -1,0 +1,49 @@
+"""Composition root of the embedder."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from services.embedder import building, rollback
+from services.embedder.api import Api
+from services.embedder.models import make_embedder
+from shared.events import (
+    EmbeddingRequested,
+    GenerationBuilt,
+    GenerationRequested,
+    RetrainRequested,
+    RollbackRequested,
+)
+from shared.http import require
+from shared.router import Registration
+from shared.runtime import Kernel, Service
+
+__all__ = ["build"]
+
+
+def build(kernel: Kernel) -> Service:
+    """The embedder: documents in, generations and search out."""
+    settings = kernel.settings
+    embedder = make_embedder(settings)
+    api = Api(kernel, embedder)
+    token = settings.api_token
+    return Service(
+        name="embedder",
+        routes=[
+            web.get("/documents", require(token, api.list_documents)),
+            web.post("/documents", require(token, api.post_documents)),
+            web.delete("/documents", require(token, api.delete_document)),
+            web.get("/search", require(token, api.search)),
+        ],
+        registrations=[
+            Registration(RetrainRequested, building.plan, building.fail_request),
+            Registration(GenerationRequested, building.plan, building.fail_request),
+            Registration(EmbeddingRequested, building.embed_batch, building.fail_build),
+            Registration(GenerationBuilt, building.judge, building.fail_build),
+            Registration(RollbackRequested, rollback.roll_back, rollback.fail_rollback),
+        ],
+        deps=building.Deps(kernel.database, embedder, settings.knowledge_dir, settings.embedding_batch),
+        # One batch is embedded while the next one's texts are read.
+        prefetch=2,
+        on_stop=embedder.close,
+    )

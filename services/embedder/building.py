@@ -1,0 +1,252 @@
+"""Building a generation, one short message at a time.
+
+    retrain.requested, generation.requested ─▶ plan ─▶ embedding.requested × n ─▶ embed_batch
+    the batch that ends last ─▶ generation.built ─▶ judge ─▶ retrain.completed
+
+Every step is idempotent; after `kill -9` at most the batch in hand is done again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from asyncpg import Record
+
+from services.embedder import gate, generations, store
+from services.embedder.chunking import CHUNKER
+from services.embedder.knowledge import Folder, read_folder
+from services.embedder.models import Embedder
+from shared.database import Connection, Database
+from shared.events import (
+    EmbeddingRequested,
+    Event,
+    GenerationBuilt,
+    GenerationCounts,
+    GenerationRequested,
+    Outcome,
+    RetrainCompleted,
+    RetrainRequested,
+    Skipped,
+)
+from shared.failures import Reject
+from shared.work import UnitOfWork
+
+__all__ = ["Deps", "embed_batch", "fail_build", "fail_request", "judge", "plan"]
+
+log = logging.getLogger(__name__)
+
+Request = RetrainRequested | GenerationRequested
+
+
+@dataclass(frozen=True, slots=True)
+class Deps:
+    """What the handlers need.
+
+    Attributes:
+        knowledge: folder that the app `default` is built from, beside what was posted.
+        batch: chunks in one embedding batch.
+    """
+
+    database: Database
+    embedder: Embedder
+    knowledge: Path | None
+    batch: int
+
+
+async def plan(event: Request, work: UnitOfWork, deps: Deps) -> list[Event]:
+    """Write down a generation of today's documents, and ask for what it lacks to be embedded."""
+    folder = await _read_knowledge(event.app, deps)
+    dimensions = await deps.embedder.dimensions()
+
+    connection = await work.begin()
+    await store.lock(connection)
+    if folder is not None:
+        await store.take_over(connection, event.app, folder)
+    for_documents = isinstance(event, GenerationRequested) and event.reason == "documents"
+    if for_documents and await generations.build_under_way(connection, event.app):
+        return []  # that build's end will ask again
+    try:
+        model = await generations.register_model(connection, deps.embedder.model, dimensions)
+    except ValueError as error:
+        raise Reject(f"the embedder changed: {error}; give the model another name, or use the old one") from None
+    base = await generations.active(connection, event.app)
+    changes = await store.compare(connection, event.app, base["id"] if base else None)
+    chunks, missing = await generations.unembedded(connection, model, event.app)
+    counts = GenerationCounts(
+        documents=changes.documents,
+        added=changes.added,
+        changed=changes.changed,
+        removed=changes.removed,
+        chunks=chunks,
+        embedded=len(missing),
+        reused=chunks - len(missing),
+        skipped=list(folder.skipped) if folder else [],
+    )
+    if chunks == 0:
+        return [_at_once(event, "rejected", "the knowledge base is empty: there is nothing to embed", base, counts)]
+    same_recipe = base is not None and (base["model_name"], base["chunker"]) == (model.name, CHUNKER)
+    if same_recipe and changes.none:
+        nothing = "no document changed, and there is no new feedback to learn from"
+        return [_at_once(event, "unchanged", nothing, base, counts)]
+    generation, batches = await generations.add(
+        connection,
+        app=event.app,
+        model=model,
+        chunker=CHUNKER,
+        base=base["id"] if base else None,
+        starts_anew=isinstance(event, RetrainRequested) or (base is not None and not same_recipe),
+        counts=counts.model_dump(),
+        missing=missing,
+        batch=deps.batch,
+        **_origin(event),
+    )
+    log.info("generation %d: %d chunks, %d to embed in %d batches", generation, chunks, len(missing), batches)
+    if batches == 0:
+        await connection.execute(
+            "update feedback_loop.generation set state = 'built' where id = $1", generation
+        )
+        return [GenerationBuilt(app=event.app, generation=generation, chunks=chunks, batches=0)]
+    return [EmbeddingRequested(generation=generation, batch=number) for number in range(batches)]
+
+
+async def _read_knowledge(app: str, deps: Deps) -> Folder | None:
+    """The knowledge folder as it is now; what is known already is not parsed again."""
+    if deps.knowledge is None or app != "default":
+        return None
+    async with deps.database.connection() as connection:
+        known = await store.known_documents(connection, app, "folder")
+    try:
+        return await asyncio.to_thread(read_folder, deps.knowledge, None, known)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        # Said in the outcome; what is known of the folder's documents stays.
+        missing = Skipped(source=str(deps.knowledge), reason=str(error))
+        return Folder({}, frozenset(known), (missing,))
+
+
+async def embed_batch(event: EmbeddingRequested, work: UnitOfWork, deps: Deps) -> list[Event]:
+    """Embed what is left of one batch."""
+    async with deps.database.connection() as connection:
+        batch = await generations.open_batch(connection, event.generation, event.batch)
+    if batch is None:
+        return []
+    if batch.model.name != deps.embedder.model:
+        raise Reject(
+            f"generation {event.generation} is of the model {batch.model.name}, and this embedder"
+            f" has {deps.embedder.model}: it was reconfigured while building"
+        )
+    vectors = await deps.embedder.embed(batch.texts) if batch.texts else None
+
+    connection = await work.begin()
+    if vectors is not None:
+        await generations.store_vectors(connection, batch.model, batch.hashes, vectors)
+    built = await generations.complete_batch(connection, event.generation, event.batch)
+    if built is None:
+        return []
+    return [
+        GenerationBuilt(
+            app=built["app"], generation=built["id"], chunks=built["chunks"], batches=built["batches"]
+        )
+    ]
+
+
+async def judge(event: GenerationBuilt, work: UnitOfWork, deps: Deps) -> list[Event]:
+    """Promote the generation if it passes the gate and nothing was promoted meanwhile."""
+    connection = await work.begin()
+    await store.lock(connection)
+    row = await generations.read(connection, event.generation)
+    if row is None or row["state"] != "built":
+        return []
+    verdict = await gate.complete(connection, row)
+    outcome, detail = await _promote(connection, row) if verdict.passed else ("rejected", verdict.detail)
+    await generations.finish(connection, row["id"], outcome, detail, verdict.figures)
+    if outcome == "promoted":
+        await generations.clean_up(connection, row["app"])
+    log.info("generation %d: %s", row["id"], outcome)
+    return [await _completed(connection, row, outcome, detail, verdict.figures), *_again(row, outcome)]
+
+
+async def _promote(connection: Connection, row: Record) -> tuple[Outcome, str]:
+    why = f"{row['reason']}: {row['chunks']} chunks"
+    if await generations.move_pointer(connection, row["app"], row["base"], row["id"], "promotion", why):
+        return "promoted", ""
+    return "superseded", f"another generation was promoted while this one was built on {row['base']}"
+
+
+def _again(row: Record, outcome: str) -> list[Event]:
+    """Another build, where documents came that this one does not show."""
+    if row["again"] or outcome == "superseded":
+        return [GenerationRequested(app=row["app"], reason="documents", requested_by="embedder")]
+    return []
+
+
+async def fail_build(event: EmbeddingRequested | GenerationBuilt, reason: str, work: UnitOfWork) -> list[Event]:
+    """Give a build up: its retrain ends as `failed`, once."""
+    connection = await work.begin()
+    row = await generations.read(connection, event.generation)
+    if row is None or row["state"] not in ("building", "built"):
+        return []
+    await generations.finish(connection, row["id"], "failed", reason, {})
+    return [await _completed(connection, row, "failed", reason, {}), *_again(row, "failed")]
+
+
+async def fail_request(event: Request, reason: str, work: UnitOfWork) -> list[Event]:
+    """Give a request up before there was a generation."""
+    connection = await work.begin()
+    base = await generations.active(connection, event.app)
+    return [_at_once(event, "failed", reason, base, GenerationCounts())]
+
+
+# --- what is said at the end ----------------------------------------------------------------
+
+
+def _origin(event: Request) -> dict[str, Any]:
+    """Where a build comes from: what its generation remembers and its outcome says."""
+    feedback = event if isinstance(event, RetrainRequested) else None
+    return {
+        "reason": "feedback" if isinstance(event, RetrainRequested) else event.reason,
+        "retrain": feedback.retrain if feedback else None,
+        "run": feedback.run if feedback else None,
+        "ratio": feedback.ratio if feedback else None,
+        "requested_by": event.requested_by,
+    }
+
+
+def _at_once(
+    event: Request, outcome: Outcome, detail: str, base: Record | None, counts: GenerationCounts
+) -> RetrainCompleted:
+    """The end of a request that leads to no generation."""
+    before = base["id"] if base else None
+    return RetrainCompleted(
+        app=event.app,
+        outcome=outcome,
+        detail=detail,
+        generation_before=before,
+        generation_after=before,
+        counts=counts,
+        **_origin(event),
+    )
+
+
+async def _completed(
+    connection: Connection, row: Record, outcome: Outcome, detail: str, figures: dict[str, Any]
+) -> RetrainCompleted:
+    now = await generations.active(connection, row["app"])
+    return RetrainCompleted(
+        app=row["app"],
+        outcome=outcome,
+        reason=row["reason"],
+        detail=detail,
+        retrain=row["retrain"],
+        run=row["run"],
+        ratio=row["ratio"],
+        requested_by=row["requested_by"],
+        generation_before=row["base"],
+        generation_after=now["id"] if now else None,
+        counts=GenerationCounts.model_validate(row["counts"]),
+        gate=figures,
+        seconds=round(row["age"].total_seconds(), 1),
+    )

@@ -1,0 +1,87 @@
+"""Rollback: the pointer goes back to an earlier generation, at once.
+
+What was deleted stays deleted: searches show no chunk whose document is gone. What was added or
+edited since comes back with the next build (see docs/adr/0003-rollback.md).
+"""
+
+from __future__ import annotations
+
+import logging
+
+from services.embedder import generations, store
+from services.embedder.building import Deps
+from shared.database import Connection
+from shared.events import Event, RetrainCompleted, RollbackRequested
+from shared.work import UnitOfWork
+
+__all__ = ["fail_rollback", "roll_back"]
+
+log = logging.getLogger(__name__)
+
+
+async def roll_back(event: RollbackRequested, work: UnitOfWork, deps: Deps) -> list[Event]:
+    """Make an earlier generation the active one again, or say why that cannot be."""
+    connection = await work.begin()
+    await store.lock(connection)
+    now = await generations.active(connection, event.app)
+    current = now["id"] if now else None
+    target = event.to_generation
+    if target is None and current is not None:
+        target = await generations.previous_of(connection, event.app, current)
+    problem = await _problem(connection, event.app, current, target)
+    if problem is None:
+        assert target is not None
+        why = event.why or "asked for"
+        await generations.move_pointer(connection, event.app, current, target, "rollback", why)
+        log.info("rolled back from generation %s to %s", current, target)
+    return [
+        RetrainCompleted(
+            app=event.app,
+            outcome="rejected" if problem else "promoted",
+            reason="rollback",
+            detail=problem or event.why,
+            run=work.envelope.correlation,
+            requested_by=event.requested_by,
+            generation_before=current,
+            generation_after=current if problem else target,
+        )
+    ]
+
+
+async def fail_rollback(event: RollbackRequested, reason: str, work: UnitOfWork) -> list[Event]:
+    """Say that a rollback was given up."""
+    connection = await work.begin()
+    now = await generations.active(connection, event.app)
+    current = now["id"] if now else None
+    return [
+        RetrainCompleted(
+            app=event.app,
+            outcome="failed",
+            reason="rollback",
+            detail=reason,
+            requested_by=event.requested_by,
+            generation_before=current,
+            generation_after=current,
+        )
+    ]
+
+
+async def _problem(connection: Connection, app: str, current: int | None, target: int | None) -> str | None:
+    """Why `target` cannot become the active generation; None where it can."""
+    if current is None:
+        return "there is no generation yet"
+    if target is None:
+        return f"there is no generation before {current}"
+    if target == current:
+        return f"generation {target} is the active one already"
+    row = await generations.read(connection, target)
+    if row is None or row["app"] != app:
+        return f"there is no generation {target}"
+    if row["state"] != "promoted":
+        return f"generation {target} was never promoted: it is {row['state']}"
+    kept = await connection.fetchval(
+        "select exists (select from feedback_loop.generation_chunk where generation = $1)", target
+    )
+    if not kept:
+        return f"generation {target} is no longer kept: only the last {generations.KEPT} are"
+    return None

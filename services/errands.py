@@ -1,0 +1,181 @@
+"""The commands that do one thing and end."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import aiohttp
+import click
+from rich.console import Console
+from rich.table import Table
+
+from services.analyzer import backtest, policy
+from services.console import errand, follow_build, progress_bar, request, until_handled
+from services.embedder.ingest import take_over_folder
+from shared.database import Database
+from shared.embedded import start_postgres
+from shared.events import Event, GenerationRequested, RetrainCompleted, RollbackRequested, Skipped
+from shared.owner_tables import read_owner_tables
+from shared.settings import Settings
+
+__all__ = [
+    "connect",
+    "hit",
+    "import_votes",
+    "ingest_folder",
+    "migrate_database",
+    "replay_history",
+    "roll_back",
+    "tell",
+]
+
+
+async def connect(settings: Settings) -> Database:
+    """The configured database, or the embedded one, at the newest schema."""
+    dsn = (
+        settings.database_url.get_secret_value()
+        if settings.database_url
+        else await start_postgres(settings.data_dir)
+    )
+    database = Database(dsn, settings.database_pool_size)
+    await database.connect()
+    await database.migrate()
+    return database
+
+
+async def hit(settings: Settings, url: str | None, app: str | None) -> None:
+    """Call `/run-feedback-loop` of a running trigger."""
+    address = (url or f"http://localhost:{settings.port}").rstrip("/") + "/run-feedback-loop"
+    headers = {"User-Agent": "feedback-loop-cli"}
+    if settings.trigger_token:
+        headers["Authorization"] = f"Bearer {settings.trigger_token.get_secret_value()}"
+    timeout = aiohttp.ClientTimeout(total=30)
+    try:
+        async with (
+            aiohttp.ClientSession(headers=headers, timeout=timeout) as session,
+            session.post(address, json={"app": app} if app else {}) as response,
+        ):
+            text = await response.text()
+            if response.status != 200:
+                raise click.ClickException(f"{address} answered {response.status}: {text}")
+    except aiohttp.ClientError as error:
+        raise click.ClickException(f"cannot reach {address}: {error}; is `feedback-loop up` running?") from None
+    click.echo(text)
+
+
+async def ingest_folder(settings: Settings, path: Path, app: str) -> None:
+    """Read a folder and build a generation of it, with progress."""
+    console = Console()
+    if settings.knowledge_dir and settings.knowledge_dir.resolve() != path.resolve():
+        console.print(f"[yellow]KNOWLEDGE_DIR is {settings.knowledge_dir}: the next retrain reads that one")
+    async with errand(settings) as runtime:
+        with progress_bar(console) as bar:
+            task = bar.add_task("Reading", total=None)
+            folder = await take_over_folder(
+                runtime.kernel.database,
+                app,
+                path,
+                lambda done, total: bar.update(task, completed=done, total=total),
+            )
+        _name_skipped(console, folder.skipped)
+        event = GenerationRequested(app=app, reason="manual", requested_by="cli")
+        envelope = await request(runtime.kernel, event)
+        _conclude(console, await follow_build(runtime.kernel, envelope.id, console, "Embedding"))
+
+
+async def roll_back(settings: Settings, event: RollbackRequested) -> None:
+    console = Console()
+    async with errand(settings) as runtime:
+        envelope = await request(runtime.kernel, event)
+        _conclude(console, await follow_build(runtime.kernel, envelope.id, console, "Rolling back", 60))
+
+
+async def tell(settings: Settings, event: Event) -> None:
+    """Publish a command and let this process deal with it."""
+    async with errand(settings) as runtime:
+        envelope = await request(runtime.kernel, event)
+        await until_handled(runtime.kernel, envelope.id)
+
+
+async def import_votes(settings: Settings) -> None:
+    database = await connect(settings)
+    try:
+        async with database.transaction() as connection:
+            read = await read_owner_tables(connection)
+    finally:
+        await database.close()
+    click.echo(f"{read.votes} votes and {read.conversations} conversations read, {read.skipped} rows skipped")
+
+
+async def migrate_database(settings: Settings) -> None:
+    dsn_given = settings.database_url is not None
+    database = await connect(settings)
+    await database.close()
+    click.echo(f"the schema is up to date ({'DATABASE_URL' if dsn_given else settings.data_dir})")
+
+
+async def replay_history(settings: Settings, app: str, days: int, threshold: float | None) -> None:
+    """Print what either policy would have done, day by day where they acted."""
+    database = await connect(settings)
+    try:
+        async with database.connection() as connection:
+            rows = await connection.fetch(
+                "select (created_at at time zone $3)::date as day,"
+                " count(*) filter (where value = 1) as likes, count(*) filter (where value = 0) as dislikes"
+                " from feedback_loop.vote where app = $1 and name = 'user_feedback'"
+                " and created_at > now() - make_interval(days => $2) group by 1 order by 1",
+                app,
+                days,
+                settings.timezone,
+            )
+    finally:
+        await database.close()
+    rules = policy.Rules(
+        policy="wilson",
+        threshold=threshold or settings.threshold,
+        min_votes=settings.min_votes,
+        cooldown=timedelta(days=settings.cooldown_days),
+    )
+    replayed = backtest.replay([(row["day"], row["likes"], row["dislikes"]) for row in rows], rules)
+    _print_backtest(replayed, rules)
+
+
+def _print_backtest(replayed: list[backtest.Day], rules: policy.Rules) -> None:
+    console = Console()
+    if not replayed:
+        console.print("There are no votes to look back on.")
+        return
+    table = Table("day", "👍", "👎", "ratio", "wilson", "ratio rule")
+    for day in replayed:
+        if "act" in (day.wilson, day.ratio_rule):
+            ratio = f"{day.ratio:.0%}" if day.ratio is not None else "-"
+            table.add_row(str(day.date), str(day.likes), str(day.dislikes), ratio, day.wilson, day.ratio_rule)
+    summary = backtest.summarize(replayed)
+    if table.row_count:
+        console.print(table)
+    console.print(
+        f"{summary.days} days, threshold {rules.threshold:.0%}: POLICY=wilson would have retrained"
+        f" {summary.wilson_retrains} times, POLICY=ratio {summary.ratio_retrains} times."
+    )
+
+
+def _name_skipped(console: Console, skipped: tuple[Skipped, ...]) -> None:
+    for entry in skipped:
+        console.print(f"[yellow]skipped {entry.source}: {entry.reason}", highlight=False)
+
+
+def _conclude(console: Console, completed: RetrainCompleted) -> None:
+    """Print an outcome; what is neither promoted nor unchanged ends the command with 1."""
+    counts = completed.counts
+    said = f"{completed.outcome}: generation {completed.generation_after}"
+    if completed.reason != "rollback":
+        said += (
+            f", {counts.documents} documents ({counts.added} added, {counts.changed} changed,"
+            f" {counts.removed} removed), {counts.embedded} chunks embedded, {counts.reused} reused"
+        )
+    if completed.detail:
+        said += f"; {completed.detail}"
+    if completed.outcome not in ("promoted", "unchanged"):
+        raise click.ClickException(said)
+    console.print(said, highlight=False)

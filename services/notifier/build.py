@@ -1,0 +1,57 @@
+"""Composition root of the notifier."""
+
+from __future__ import annotations
+
+from typing import TextIO
+
+from services.notifier.destinations import Destination, Terminal
+from services.notifier.handlers import REGISTRATIONS, Notifier
+from services.notifier.poster import Poster, Timing
+from services.notifier.slack import TIMEOUT, Bot, Webhook
+from shared.runtime import Kernel, Service
+from shared.settings import Settings
+
+__all__ = ["build"]
+
+
+def build(
+    kernel: Kernel,
+    *,
+    stream: TextIO | None = None,
+    request_timeout: float = TIMEOUT,
+    timing: Timing | None = None,
+) -> Service:
+    """The notifier: events in, messages out.
+
+    Args:
+        stream: where the terminal is (default: standard output).
+        request_timeout: seconds for one request to Slack.
+    """
+    settings = kernel.settings
+    destination = _destination(settings, stream, request_timeout)
+    notifier = Notifier(
+        poster=Poster(kernel.database, destination, settings.report_language, timing),
+        database=kernel.database,
+        zone=settings.zone,
+        language=settings.report_language,
+        dashboard_url=settings.public_url,
+        start_notice=settings.slack_start_notice,
+    )
+    return Service(
+        name="notifier",
+        registrations=REGISTRATIONS,
+        deps=notifier,
+        prefetch=1,  # a channel takes one message a second, and people read them in order
+        on_stop=destination.close,
+        announces=False,  # the announcement would fail the same way
+    )
+
+
+def _destination(settings: Settings, stream: TextIO | None, timeout: float) -> Destination:
+    """Bot and channel, else webhook, else terminal."""
+    if settings.slack_bot_token is not None and settings.slack_channel:
+        token = settings.slack_bot_token.get_secret_value()
+        return Bot(token, settings.slack_channel, settings.slack_api_url, timeout)
+    if settings.slack_webhook_url is not None:
+        return Webhook(settings.slack_webhook_url.get_secret_value(), timeout)
+    return Terminal(stream)

@@ -1,0 +1,104 @@
+"""Where messages go: the port, and its simplest adapter, the terminal (`slack.py` has the others).
+
+One call is at most one post: repeating is the poster's business.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol, TextIO
+from uuid import UUID
+
+from services.notifier.failures import Unclear
+from services.notifier.messages import Markup
+
+__all__ = ["Destination", "Message", "Posted", "Terminal"]
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """Where a message is: Slack's ids of the channel and of the message in it, where they are known."""
+
+    channel: str | None = None
+    ts: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A text, whose it is (`key`, `event_id`), and the message it answers in a thread."""
+
+    key: str
+    event_id: UUID
+    text: str
+    thread: Posted | None = None
+
+
+class Destination(Protocol):
+    """Attributes:
+    name: the kind and which one, for people.
+    markup: what the text is written in.
+    threads: whether a message can answer another.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def markup(self) -> Markup: ...
+    @property
+    def threads(self) -> bool: ...
+
+    async def send(self, message: Message) -> Posted:
+        """Post, once.
+
+        Raises:
+            NotPosted: it is not posted; or, where `maybe` says so, that is not known.
+        """
+        ...
+
+    async def find(self, message: Message, since: datetime, channel: str | None) -> Posted | None:
+        """Look for a message of this key, posted at `since` or later; None also where looking is not
+        possible.
+
+        Raises:
+            NotPosted: there was no answer.
+        """
+        ...
+
+    async def probe(self) -> None:
+        """Harmless; raises while nothing can be posted."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Terminal:
+    """Standard output (logs go to standard error)."""
+
+    markup: Markup = "plain"
+    threads = False
+    name = "terminal"
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream
+
+    async def send(self, message: Message) -> Posted:
+        stream = self._stream or sys.stdout
+        encoding = stream.encoding or "utf-8"
+        text = message.text.encode(encoding, "backslashreplace").decode(encoding)
+        try:
+            stream.write(f"{text}\n\n")
+            stream.flush()
+        except (OSError, ValueError) as error:
+            raise Unclear(f"standard output: {type(error).__name__}") from None
+        return Posted()
+
+    async def find(self, message: Message, since: datetime, channel: str | None) -> Posted | None:
+        return None
+
+    async def probe(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass

@@ -1,0 +1,46 @@
+"""What tests do on a RabbitMQ beside the bus: as another program would, with plain aio-pika."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+
+import aio_pika
+from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+
+from shared.bus import Topology
+
+__all__ = ["channel", "dead_letters", "sweep"]
+
+
+@asynccontextmanager
+async def channel(url: str) -> AsyncIterator[AbstractChannel]:
+    """A channel on a connection of its own."""
+    async with await aio_pika.connect(url) as connection, connection.channel() as opened:
+        yield opened
+
+
+async def dead_letters(url: str, topology: Topology, count: int) -> list[AbstractIncomingMessage]:
+    """Take `count` dead letters, waiting up to ten seconds for them."""
+    found: list[AbstractIncomingMessage] = []
+    async with asyncio.timeout(10), channel(url) as opened:
+        queue = await opened.get_queue(topology.dead)
+        while len(found) < count:
+            message = await queue.get(no_ack=True, fail=False)
+            if message is None:
+                await asyncio.sleep(0.02)
+            else:
+                found.append(message)
+    return found
+
+
+async def sweep(url: str, topology: Topology, consumers: Iterable[str]) -> None:
+    """Delete what a test declared; what is not there is no error."""
+    queues = [topology.dead, *(topology.retry(delay) for delay in topology.ladder)]
+    queues += [topology.queue(consumer) for consumer in consumers]
+    async with channel(url) as opened:
+        for name in queues:
+            await opened.queue_delete(name)
+        for name in (topology.exchange, *(topology.retry(delay) for delay in topology.ladder)):
+            await opened.exchange_delete(name)

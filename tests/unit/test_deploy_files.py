@@ -1,0 +1,163 @@
+"""The deploy files, checked without a container engine and without an account anywhere."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from shared.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+SETTINGS = {name.upper() for name in Settings.model_fields}
+THIRD_PARTY = {"postgres", "rabbitmq"}  # their environment is not ours
+COMPOSE_ONLY = {"POSTGRES_PASSWORD", "RABBITMQ_PASSWORD", "BIND"}  # explained at the top of the file
+
+# The fields of Render's Blueprint reference that a web service on the free plan can have.
+RENDER_ROOT = {"services", "databases", "envVarGroups", "projects", "ungrouped", "previews"}
+RENDER_SERVICE = {
+    *(
+        "type",
+        "name",
+        "runtime",
+        "plan",
+        "region",
+        "repo",
+        "branch",
+        "rootDir",
+        "buildCommand",
+        "startCommand",
+    ),
+    *("dockerCommand", "dockerContext", "dockerfilePath", "healthCheckPath", "autoDeployTrigger", "domains"),
+    *("buildFilter", "envVars"),
+}
+RENDER_RUNTIMES = {"docker", "image", "elixir", "go", "node", "python", "ruby", "rust", "static"}
+RENDER_REGIONS = {"oregon", "ohio", "virginia", "frankfurt", "singapore"}
+
+
+@pytest.fixture(autouse=True)
+def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def compose() -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    return content
+
+
+@pytest.fixture
+def web() -> dict[str, Any]:
+    blueprint = yaml.safe_load((ROOT / "render.yaml").read_text())
+    assert set(blueprint) <= RENDER_ROOT
+    (service,) = blueprint["services"]
+    assert isinstance(service, dict)
+    return service
+
+
+def interpolated(value: object) -> str:
+    """What Compose makes of a value when none of its variables is set."""
+    return re.sub(r"\$\{(\w+):-([^}]*)\}", r"\2", str(value))
+
+
+def settings_from(values: dict[str, str]) -> Settings:
+    return Settings(_env_file=None, **{name.lower(): value for name, value in values.items()})  # type: ignore[arg-type]
+
+
+def test_compose_follows_the_compose_specification(compose: dict[str, Any]) -> None:
+    schemas = resources.files("check_jsonschema") / "builtin_schemas" / "vendor"
+    schema = json.loads((schemas / "compose-spec.json").read_text())
+    jsonschema.validators.validator_for(schema)(schema).validate(compose)
+
+
+def test_compose_environment_is_known_and_valid(compose: dict[str, Any]) -> None:
+    for name, service in compose["services"].items():
+        if name not in THIRD_PARTY:
+            assert set(service["environment"]) <= SETTINGS, name
+            settings_from({key: interpolated(value) for key, value in service["environment"].items()})
+
+
+def test_compose_interpolates_only_variables_that_are_explained() -> None:
+    text = (ROOT / "docker-compose.yml").read_text()
+    assert set(re.findall(r"\$\{?(\w+)", text)) <= SETTINGS | COMPOSE_ONLY
+    assert text.count("${") == len(re.findall(r"\$\{\w+:-[^}]+\}", text)), "each needs a default"
+
+
+def test_compose_runs_every_service_once_the_schema_is_there(compose: dict[str, Any]) -> None:
+    ours = {name: service for name, service in compose["services"].items() if name not in THIRD_PARTY}
+    assert ours.pop("migrate")["command"] == "feedback-loop migrate"
+    assert set(ours) == {path.parent.name for path in (ROOT / "services").glob("*/build.py")}
+    for name, service in ours.items():
+        assert service["command"] == f"feedback-loop run {name}"
+        assert {dependency: how["condition"] for dependency, how in service["depends_on"].items()} == {
+            "postgres": "service_healthy",
+            "rabbitmq": "service_healthy",
+            "migrate": "service_completed_successfully",
+        }
+
+
+def test_compose_opens_no_port_to_everyone_by_default(compose: dict[str, Any]) -> None:
+    for service in compose["services"].values():
+        for port in service.get("ports", []):
+            assert interpolated(port).startswith("127.0.0.1:")
+
+
+def test_render_blueprint_has_documented_fields_only(web: dict[str, Any]) -> None:
+    assert set(web) <= RENDER_SERVICE
+    assert web["type"] == "web"
+    assert web["plan"] == "free"
+    assert web["runtime"] in RENDER_RUNTIMES
+    assert web["region"] in RENDER_REGIONS
+    assert web["healthCheckPath"] == "/healthz"
+    for variable in web["envVars"]:
+        key, *source = variable  # YAML keeps the order: the key comes first
+        assert key == "key"
+        assert source in (["value"], ["sync"], ["generateValue"]), variable
+        assert variable.get("sync") is not True, "`sync: true` is no field of Render's"
+        assert isinstance(variable.get("value", ""), str)
+
+
+def test_render_environment_is_known_valid_and_keeps_no_secret(web: dict[str, Any]) -> None:
+    variables = {variable["key"]: variable for variable in web["envVars"]}
+    assert len(variables) == len(web["envVars"])
+    assert set(variables) <= SETTINGS
+    fixed = {key: variable["value"] for key, variable in variables.items() if "value" in variable}
+    settings_from(fixed)
+    secret = {
+        name.upper() for name, field in Settings.model_fields.items() if "Secret" in str(field.annotation)
+    }
+    assert not secret & set(fixed)
+
+
+def test_env_example_shows_every_setting_with_its_default(tmp_path: Path) -> None:
+    lines = (ROOT / ".env.example").read_text().splitlines()
+    shown = [match[1] for line in lines if (match := re.match(r"#(\w+)=", line))]
+    assert shown == [name.upper() for name in Settings.model_fields]
+    for name, field in Settings.model_fields.items():
+        assert lines[
+            lines.index(next(line for line in lines if line.startswith(f"#{name.upper()}="))) - 1
+        ] == (f"# {field.description}")
+    active = tmp_path / ".env"
+    active.write_text("\n".join(re.sub(r"^#(?=\w+=)", "", line) for line in lines))
+    assert Settings(_env_file=active) == Settings(_env_file=None)
+
+
+def test_dockerfile_runs_the_command_as_an_ordinary_user() -> None:
+    text = (ROOT / "Dockerfile").read_text().replace("\\\n", "")
+    *_, final = re.split(r"^FROM ", text, flags=re.MULTILINE)
+    instructions = dict(line.split(" ", 1) for line in final.splitlines()[1:] if line and line[0].isupper())
+    assert instructions["USER"] not in ("root", "0")
+    assert json.loads(instructions["CMD"]) == ["feedback-loop", "up"]
+    assert "feedback-loop" in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    program, option, code = json.loads(instructions["HEALTHCHECK"].partition(" CMD ")[2])
+    assert (program, option) == ("python", "-c")
+    compile(code, "HEALTHCHECK", "exec")
+    assert "/healthz" in code
