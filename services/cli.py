@@ -170,7 +170,9 @@ def _tell(event: Event, done: str) -> None:
 @main.command()
 @click.option("--days", default=90, show_default=True, type=click.IntRange(1, 3650))
 @click.option("--app", default="default", show_default=True)
-@click.option("--threshold", type=click.FloatRange(0, 1, min_open=True, max_open=True), help="[default: THRESHOLD]")
+@click.option(
+    "--threshold", type=click.FloatRange(0, 1, min_open=True, max_open=True), help="[default: THRESHOLD]"
+)
 def backtest(days: int, app: str, threshold: float | None) -> None:
     """What either policy would have done on the stored votes."""
     from services.errands import replay_history

@@ -26,9 +26,13 @@ T = TypeVar("T")
 
 @asynccontextmanager
 async def errand(settings: Settings) -> AsyncIterator[Runtime]:
-    """All services in this process for one errand, without HTTP: with a broker they compete with
-    those that run already; without one, this process does the work itself."""
-    async with running(compose(settings), http_server=False) as runtime:
+    """A runtime for one errand, without HTTP.
+
+    With a broker it only publishes, and the services that run do the work: a consumer here could
+    take events away from them, with other settings than theirs. Without one it does the work itself.
+    """
+    runtime = Runtime(settings, []) if settings.amqp_url else compose(settings)
+    async with running(runtime, http_server=False):
         yield runtime
 
 

@@ -47,7 +47,13 @@ class Finding:
 async def examine(settings: Settings) -> bool:
     """Look at everything and print what was found. Returns whether nothing is bad."""
     console = Console(highlight=False, soft_wrap=True)
-    checks: list[Callable[[Settings], Awaitable[list[Finding]]]] = [_database, _broker, _slack, _embedder, _rest]
+    checks: list[Callable[[Settings], Awaitable[list[Finding]]]] = [
+        _database,
+        _broker,
+        _slack,
+        _embedder,
+        _rest,
+    ]
     good = True
     for check in checks:
         for finding in await check(settings):
@@ -63,11 +69,25 @@ async def _database(settings: Settings) -> list[Finding]:
     try:
         database = await connect(settings)
     except asyncpg.FeatureNotSupportedError as error:
-        return [Finding("bad", "pgvector", f"{error}; install pgvector, or use a PostgreSQL that has it (Neon does)")]
+        return [
+            Finding(
+                "bad", "pgvector", f"{error}; install pgvector, or use a PostgreSQL that has it (Neon does)"
+            )
+        ]
     except asyncpg.InsufficientPrivilegeError as error:
-        return [Finding("bad", "database", f"{error}; let an administrator run `create extension vector`, and grant create")]
+        return [
+            Finding(
+                "bad",
+                "database",
+                f"{error}; let an administrator run `create extension vector`, and grant create",
+            )
+        ]
     except Exception as error:
-        return [Finding("bad", "database", f"{where} cannot be used: {error}; check the address, user and password")]
+        return [
+            Finding(
+                "bad", "database", f"{where} cannot be used: {error}; check the address, user and password"
+            )
+        ]
     try:
         return [Finding("ok", "database", where), *await _look_inside(database)]
     finally:
@@ -80,7 +100,8 @@ async def _look_inside(database: Database) -> list[Finding]:
         vector = await connection.fetchval("select extversion from pg_extension where extname = 'vector'")
         owner = await connection.fetchval("select to_regclass('public.feedback_log') is not null")
         open_events = await connection.fetchval(
-            "select count(*) from feedback_loop.outbox where done_at is null and created_at < now() - interval '1 hour'"
+            "select count(*) from feedback_loop.outbox"
+            " where done_at is null and created_at < now() - interval '1 hour'"
         )
         dead = await connection.fetchval("select count(*) from feedback_loop.inbox where state = 'dead'")
     findings = [Finding("ok", "pgvector", f"{vector} on PostgreSQL {version}, schema up to date")]
@@ -90,7 +111,7 @@ async def _look_inside(database: Database) -> list[Finding]:
         says = f"{open_events} events wait for over an hour; are all services running?"
         findings.append(Finding("note", "events", says))
     if dead:
-        says = f"{dead} events were given up; the reasons are in feedback_loop.inbox and in the dead-letter queue"
+        says = f"{dead} events were given up; feedback_loop.inbox and the dead-letter queue say why"
         findings.append(Finding("note", "dead letters", says))
     return findings
 
@@ -117,7 +138,9 @@ async def _broker(settings: Settings) -> list[Finding]:
         missing = [name for name in _consumers(settings) if await bus.consumers(name) == 0]
     finally:
         await bus.close()
-    findings = [Finding("ok", "RabbitMQ", f"exchange {settings.amqp_exchange}, retry and dead-letter queues there")]
+    findings = [
+        Finding("ok", "RabbitMQ", f"exchange {settings.amqp_exchange}, retry and dead-letter queues there")
+    ]
     if missing:
         says = f"nobody consumes for {', '.join(missing)}: start `feedback-loop run <service>`, or `up`"
         findings.append(Finding("note", "queues", says))
@@ -137,7 +160,11 @@ async def _slack(settings: Settings) -> list[Finding]:
         if not url.startswith("https://") and settings.production:
             return [Finding("bad", "Slack", "SLACK_WEBHOOK_URL must begin with https://")]
         return [Finding("ok", "Slack", "an incoming webhook (it can only be tried by posting)")]
-    return [Finding("note", "Slack", "not set up: reports go to the terminal; set SLACK_BOT_TOKEN and SLACK_CHANNEL")]
+    return [
+        Finding(
+            "note", "Slack", "not set up: reports go to the terminal; set SLACK_BOT_TOKEN and SLACK_CHANNEL"
+        )
+    ]
 
 
 async def _slack_bot(settings: Settings) -> Finding:
@@ -146,7 +173,10 @@ async def _slack_bot(settings: Settings) -> Finding:
 
     assert settings.slack_bot_token is not None and settings.slack_channel is not None
     client = AsyncWebClient(
-        settings.slack_bot_token.get_secret_value(), base_url=settings.slack_api_url, timeout=10, retry_handlers=[]
+        settings.slack_bot_token.get_secret_value(),
+        base_url=settings.slack_api_url,
+        timeout=10,
+        retry_handlers=[],
     )
     try:
         who = await client.auth_test()
@@ -156,9 +186,13 @@ async def _slack_bot(settings: Settings) -> Finding:
         code = str(error.response.get("error", "unknown"))
         if code == "missing_scope":  # reading a channel's name is no duty
             return Finding("ok", "Slack", "the token is valid; the channel is seen at the first post")
-        return Finding("bad", "Slack", f"{code}: {SLACK_HELP.get(code, 'see api.slack.com/methods/auth.test')}")
+        return Finding(
+            "bad", "Slack", f"{code}: {SLACK_HELP.get(code, 'see api.slack.com/methods/auth.test')}"
+        )
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        return Finding("bad", "Slack", f"cannot be reached: {error}; is there a way out to {settings.slack_api_url}?")
+        return Finding(
+            "bad", "Slack", f"cannot be reached: {error}; is there a way out to {settings.slack_api_url}?"
+        )
     return Finding("ok", "Slack", f"{who['user']} in {who['team']}, posting to {settings.slack_channel}")
 
 
@@ -177,7 +211,9 @@ async def _embedder(settings: Settings) -> list[Finding]:
 async def _rest(settings: Settings) -> list[Finding]:
     findings = []
     if settings.knowledge_dir is None:
-        findings.append(Finding("note", "knowledge", "KNOWLEDGE_DIR is not set: use `ingest PATH` or POST /documents"))
+        findings.append(
+            Finding("note", "knowledge", "KNOWLEDGE_DIR is not set: use `ingest PATH` or POST /documents")
+        )
     elif not settings.knowledge_dir.is_dir():
         findings.append(Finding("bad", "knowledge", f"KNOWLEDGE_DIR {settings.knowledge_dir} is no folder"))
     else:

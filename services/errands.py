@@ -60,14 +60,16 @@ async def hit(settings: Settings, url: str | None, app: str | None) -> None:
             if response.status != 200:
                 raise click.ClickException(f"{address} answered {response.status}: {text}")
     except aiohttp.ClientError as error:
-        raise click.ClickException(f"cannot reach {address}: {error}; is `feedback-loop up` running?") from None
+        raise click.ClickException(
+            f"cannot reach {address}: {error}; is `feedback-loop up` running?"
+        ) from None
     click.echo(text)
 
 
 async def ingest_folder(settings: Settings, path: Path, app: str) -> None:
     """Read a folder and build a generation of it, with progress."""
     console = Console()
-    if settings.knowledge_dir and settings.knowledge_dir.resolve() != path.resolve():
+    if settings.knowledge_dir and not _same_folder(settings.knowledge_dir, path):
         console.print(f"[yellow]KNOWLEDGE_DIR is {settings.knowledge_dir}: the next retrain reads that one")
     async with errand(settings) as runtime:
         with progress_bar(console) as bar:
@@ -158,6 +160,10 @@ def _print_backtest(replayed: list[backtest.Day], rules: policy.Rules) -> None:
         f"{summary.days} days, threshold {rules.threshold:.0%}: POLICY=wilson would have retrained"
         f" {summary.wilson_retrains} times, POLICY=ratio {summary.ratio_retrains} times."
     )
+
+
+def _same_folder(one: Path, other: Path) -> bool:
+    return one.resolve() == other.resolve()
 
 
 def _name_skipped(console: Console, skipped: tuple[Skipped, ...]) -> None:

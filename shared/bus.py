@@ -139,4 +139,3 @@ def with_headers(message: Message, **headers: str) -> Message:
     """The message with own headers set (`x_relayed` is the header `x-relayed`)."""
     added: Mapping[str, str] = {name.replace("_", "-"): value for name, value in headers.items()}
     return replace(message, headers={**message.headers, **added})
-

@@ -24,7 +24,14 @@ if TYPE_CHECKING:
 else:
     Connection = PoolConnectionProxy  # at run time it is not generic
 
-__all__ = ["Connection", "Database", "DatabaseUnavailable", "is_conflict", "is_unavailable", "pooler_safe_dsn"]
+__all__ = [
+    "Connection",
+    "Database",
+    "DatabaseUnavailable",
+    "is_conflict",
+    "is_unavailable",
+    "pooler_safe_dsn",
+]
 
 log = logging.getLogger(__name__)
 

@@ -71,11 +71,14 @@ class Inbox:
 
     async def failures(self, id: UUID) -> int:
         async with self._database.connection() as connection:
-            return await connection.fetchval(
-                "select failures from feedback_loop.attempt where consumer = $1 and event_id = $2",
-                self._consumer,
-                id,
-            ) or 0
+            return (
+                await connection.fetchval(
+                    "select failures from feedback_loop.attempt where consumer = $1 and event_id = $2",
+                    self._consumer,
+                    id,
+                )
+                or 0
+            )
 
     async def postpone(self, envelope: Envelope, delay: float) -> None:
         """Note that the event waits on a retry queue for `delay` seconds: the relay leaves it alone."""

@@ -172,9 +172,14 @@ class Outbox:
     async def prune(self, days: int = 90) -> None:
         """Forget events, and what was done with them, after `days`."""
         async with self._database.transaction() as connection:
-            for table, column in (("outbox", "created_at"), ("inbox", "processed_at"), ("attempt", "changed_at")):
+            for table, column in (
+                ("outbox", "created_at"),
+                ("inbox", "processed_at"),
+                ("attempt", "changed_at"),
+            ):
                 await connection.execute(
-                    f"delete from feedback_loop.{table} where {column} < now() - make_interval(days => $1)", days
+                    f"delete from feedback_loop.{table} where {column} < now() - make_interval(days => $1)",
+                    days,
                 )
 
     async def _resend(self, row: Record) -> bool:

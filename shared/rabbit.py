@@ -44,7 +44,7 @@ class _Delivery:
     def __init__(self, incoming: AbstractIncomingMessage) -> None:
         self._incoming = incoming
         headers = {
-            name: str(value.decode(errors="replace") if isinstance(value, bytes) else value)
+            name: str(value.decode(errors="replace") if isinstance(value, bytes | bytearray) else value)
             for name, value in incoming.headers.items()
             if not name.startswith(_BROKER_HEADERS) and not isinstance(value, list | dict | None)
         }
@@ -86,10 +86,11 @@ class _Subscription:
                 self._tag = await self._queue.consume(self._deliver)
 
     async def pause(self) -> None:
-        if self._tag is not None:
+        tag, self._tag = self._tag, None
+        if tag is not None:
+            # Also where this fails, aio-pika does not restore the consumer after a reconnect.
             async with _bounded("cancel"):
-                await self._queue.cancel(self._tag)
-            self._tag = None
+                await self._queue.cancel(tag)
 
     async def _deliver(self, incoming: AbstractIncomingMessage) -> None:
         delivery = _Delivery(incoming)
@@ -263,7 +264,13 @@ async def _bounded(what: str, limit: float = _TIMEOUT) -> AsyncIterator[None]:
             yield
     except aio_pika.exceptions.PublishError as error:
         raise Unroutable(f"RabbitMQ has no queue for this message: {error}") from None
-    except (aiormq.exceptions.AMQPError, aio_pika.exceptions.AMQPException, OSError, RuntimeError, asyncio.InvalidStateError) as error:
+    except (
+        aiormq.exceptions.AMQPError,
+        aio_pika.exceptions.AMQPException,
+        OSError,
+        RuntimeError,
+        asyncio.InvalidStateError,
+    ) as error:
         raise BusError(f"RabbitMQ: cannot {what}: {type(error).__name__}: {error}") from error
     except TimeoutError:
         raise BusError(f"RabbitMQ: cannot {what} within {limit:g} s") from None

@@ -95,7 +95,8 @@ async def hit(connection: Connection, outbox: Outbox, request: Hit, trigger_wind
     envelope = Envelope.root(event, SOURCE, id=found["id"])
     await outbox.add(connection, [envelope])  # there already where the hit joined
     stored = await connection.fetchrow(
-        "select envelope, published_at is not null as published from feedback_loop.outbox where event_id = $1",
+        "select envelope, published_at is not null as published"
+        " from feedback_loop.outbox where event_id = $1",
         found["id"],
     )
     assert stored is not None

@@ -310,4 +310,3 @@ async def serve(runtime: Runtime) -> None:
         ready.cancel()
         stopping.cancel()
         await runtime.stop()
-

@@ -35,9 +35,7 @@ class SettingsError(Exception):
 class Settings(BaseSettings):
     """Every field is the environment variable of the same name in capitals."""
 
-    model_config = SettingsConfigDict(
-        env_file=".env", extra="ignore", env_ignore_empty=True, frozen=True
-    )
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", env_ignore_empty=True, frozen=True)
 
     # Where it runs
     port: int = Field(8080, ge=0, le=65535, description="HTTP port to listen on (0: any free port)")
@@ -109,7 +107,9 @@ class Settings(BaseSettings):
     # Slack
     slack_bot_token: SecretStr | None = Field(None, description="Bot token (`xoxb-…`, scope `chat:write`)")
     slack_channel: str | None = Field(None, description="Channel the bot posts to, name or id")
-    slack_webhook_url: SecretStr | None = Field(None, description="Incoming webhook, instead of bot and channel")
+    slack_webhook_url: SecretStr | None = Field(
+        None, description="Incoming webhook, instead of bot and channel"
+    )
     slack_start_notice: bool = Field(False, description="`1`: also post when a run starts")
     slack_api_url: str = Field("https://slack.com/api/", description="Slack's Web API (GovSlack has its own)")
 

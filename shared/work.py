@@ -80,4 +80,3 @@ class UnitOfWork:
             if not inserted:
                 raise Duplicate
         return self._connection
-

@@ -109,7 +109,9 @@ async def start(make_settings: Callable[..., Settings]) -> AsyncIterator[Callabl
     """Start services in this process: `runtime = await start([builders], **settings)`."""
     async with AsyncExitStack() as stack:
 
-        async def start(builders: Sequence[Builder], ladder: tuple[float, ...] = LADDER, **given: Any) -> Runtime:
+        async def start(
+            builders: Sequence[Builder], ladder: tuple[float, ...] = LADDER, **given: Any
+        ) -> Runtime:
             settings = make_settings(**given)
             topology = Topology(settings.amqp_exchange, settings.amqp_queue_type, ladder)
             return await stack.enter_async_context(running(Runtime(settings, builders, topology)))

@@ -51,7 +51,9 @@ class Collector:
     async def post_batch(self, request: web.Request) -> web.Response:
         """`POST /feedback/batch`: an array, `{"items": [...]}` or NDJSON."""
         bodies = http.read_model(FeedbackBatch, {"items": _items(await _read(request))}).items
-        await self._take([body.change() for body in bodies], [body.created_at for body in bodies], "items.{}.")
+        await self._take(
+            [body.change() for body in bodies], [body.created_at for body in bodies], "items.{}."
+        )
         return web.json_response({"status": "ok", "recorded": len(bodies)})
 
     async def post_conversations(self, request: web.Request) -> web.Response:
@@ -102,9 +104,7 @@ class Collector:
         raise AssertionError  # the last attempt returns or raises
 
 
-async def _not_from_the_future(
-    connection: Connection, times: Sequence[datetime | None], field: str
-) -> None:
+async def _not_from_the_future(connection: Connection, times: Sequence[datetime | None], field: str) -> None:
     position = await ledger.first_from_the_future(connection, times)
     if position is not None:
         raise http.BadRequest(field.format(position), "is more than 5 minutes in the future", 422)

@@ -86,7 +86,6 @@ def _strings(value: object) -> list[str]:
     return found
 
 
-
 Text = Annotated[str, AfterValidator(_no_nul)]
 Id = Annotated[Text, BeforeValidator(_id), Field(max_length=200), AfterValidator(_fits_index)]
 Name = Annotated[str, Field(pattern=r"^[\w.-]{1,64}$")]

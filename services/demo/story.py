@@ -29,11 +29,19 @@ from shared.events import GenerationRequested, RetrainCompleted
 from shared.runtime import Runtime, running
 from shared.settings import Settings
 
-__all__ = ["load_sample", "tell"]
+__all__ = [
+    "CRON",
+    "as_conversations",
+    "as_votes",
+    "change_documents",
+    "conversations",
+    "load_sample",
+    "tell",
+]
 
 QUESTIONS = ("한 계정에 등록할 수 있는 기기는 몇 대인가요?", "Which countries do you ship to?")
 CRON = "Mozilla/4.0 (compatible; cron-job.org; http://cron-job.org/abuse/)"
-_TOKEN = "demo"  # noqa: S105 - of a server on the loopback that lives for two minutes
+_TOKEN = "demo"  # of a server on the loopback that lives for two minutes
 
 
 async def tell() -> None:
@@ -96,7 +104,7 @@ class _Story:
             await self._vote(conversations()[:100], first)
             await self._until_reported(await self._hit(first))
             self._say(3, "A month on: the shop changed its rules, the answers are old, 41 of 100 are 👎")
-            self._change_documents()
+            change_documents(self._knowledge)
             await self._vote(conversations()[100:], second)
             run = await self._hit(second)
             completed = await follow_build(self._runtime.kernel, run, self._console, "Re-embedding")
@@ -146,20 +154,11 @@ class _Story:
         """Until the notifier has said how the retrain ended."""
         async with self._runtime.kernel.database.connection() as connection:
             event = await connection.fetchval(
-                "select event_id from feedback_loop.outbox where correlation = $1 and type = 'retrain.completed'",
+                "select event_id from feedback_loop.outbox"
+                " where correlation = $1 and type = 'retrain.completed'",
                 run,
             )
         await until_handled(self._runtime.kernel, event)
-
-    def _change_documents(self) -> None:
-        changed = _sample("knowledge-changed")
-        for path in sorted(changed.rglob("*")):
-            if path.is_file() and path.name != "REMOVED":
-                target = self._knowledge / path.relative_to(changed)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, target)
-        for source in (changed / "REMOVED").read_text(encoding="utf-8").split():
-            (self._knowledge / source).unlink()
 
     def _check(self, completed: RetrainCompleted) -> None:
         """The demo says that it worked only when it did."""
@@ -217,6 +216,18 @@ def _dated(sample: Iterable[dict[str, Any]], as_of: datetime) -> Iterable[tuple[
         yield entry, (as_of - timedelta(minutes=10 * minutes)).isoformat()
 
 
+def change_documents(knowledge: Path) -> None:
+    """Bring a copy of the sample's folder to its second state: edited, added and removed documents."""
+    changed = _sample("knowledge-changed")
+    for path in sorted(changed.rglob("*")):
+        if path.is_file() and path.name != "REMOVED":
+            target = knowledge / path.relative_to(changed)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+    for source in (changed / "REMOVED").read_text(encoding="utf-8").split():
+        (knowledge / source).unlink()
+
+
 def _last_nine_o_clock(zone: ZoneInfo) -> datetime:
     now = datetime.now(zone)
     nine = now.replace(hour=9, minute=0, second=0, microsecond=0)
@@ -231,5 +242,7 @@ async def _ok(response: aiohttp.ClientResponse) -> Any:
     """The JSON answer of a request that must succeed."""
     async with response:
         if response.status >= 300:
-            raise AssertionError(f"{response.method} {response.url} answered {response.status}: {await response.text()}")
+            raise AssertionError(
+                f"{response.method} {response.url} answered {response.status}: {await response.text()}"
+            )
         return await response.json()

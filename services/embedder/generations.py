@@ -1,8 +1,7 @@
-"""Generations in SQL: models and their vectors, plans, batches, the pointer.
+"""Generations in SQL: plans, batches, the pointer.
 
-A generation is immutable: a model, a chunker, and the chunks it shows. Vectors are stored once per
-model and content hash, and shared. Promotion and rollback move one pointer with a compare-and-set,
-so readers see exactly one whole generation.
+A generation is immutable: a model, a chunker, and the chunks it shows. Promotion and rollback move
+one pointer with a compare-and-set, so readers see exactly one whole generation.
 """
 
 from __future__ import annotations
@@ -13,48 +12,27 @@ from uuid import UUID
 
 from asyncpg import Record
 
-from services.embedder.vectors import Vectors
+from services.embedder.tables import Model, from_row
 from shared.database import Connection
 
 __all__ = [
     "KEPT",
     "Batch",
-    "Model",
     "active",
     "add",
     "build_under_way",
     "clean_up",
     "complete_batch",
     "finish",
-    "model_named",
     "move_pointer",
     "open_batch",
     "previous_of",
     "read",
-    "register_model",
-    "store_vectors",
     "unembedded",
 ]
 
 KEPT = 3
-"""Promoted generations whose membership is kept, to roll back to."""
-_HNSW_MOST = 2000
-"""Most dimensions that HNSW takes for the type `vector`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """An embedding model as the database knows it; `table` holds its vectors."""
-
-    id: int
-    name: str
-    dimensions: int
-    table: str
-
-    @property
-    def type(self) -> str:
-        """The column's type: HNSW takes 2,000 dimensions of `vector`, 4,000 of `halfvec`."""
-        return "vector" if self.dimensions <= _HNSW_MOST else "halfvec"
+"""Generations whose membership is kept, to roll back to: those that were active last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,68 +42,6 @@ class Batch:
     model: Model
     hashes: list[str]
     texts: list[str]
-
-
-# --- models and vectors ---------------------------------------------------------------------
-
-
-async def model_named(connection: Connection, name: str) -> Model | None:
-    row = await connection.fetchrow("select * from feedback_loop.model where name = $1", name)
-    return _model(row) if row else None
-
-
-async def register_model(connection: Connection, name: str, dimensions: int) -> Model:
-    """The model of that name; the first time, with a table and an HNSW index for its vectors.
-
-    Raises:
-        ValueError: the name is known with other dimensions, or they are too many.
-    """
-    if dimensions > 2 * _HNSW_MOST:
-        raise ValueError(f"{name} has {dimensions} dimensions, and an index takes at most {2 * _HNSW_MOST}")
-    known = await model_named(connection, name)
-    if known is not None:
-        if known.dimensions != dimensions:
-            raise ValueError(f"{name} gave {known.dimensions} dimensions before and gives {dimensions} now")
-        return known
-    row = await connection.fetchrow(
-        "insert into feedback_loop.model (name, dimensions, table_name)"
-        " values ($1, $2, 'vector_' || nextval('feedback_loop.vector_table')) returning *",
-        name,
-        dimensions,
-    )
-    assert row is not None
-    model = _model(row)
-    await connection.execute(
-        f"create table {model.table} (chunk_hash text primary key, embedding {model.type}({dimensions}) not null);"
-        f"create index on {model.table} using hnsw (embedding {model.type}_cosine_ops)"
-    )
-    await _renew_view(connection)
-    return model
-
-
-async def _renew_view(connection: Connection) -> None:
-    """`active_chunk` gets a branch per model."""
-    models = [_model(row) for row in await connection.fetch("select * from feedback_loop.model order by id")]
-    branches = " union all ".join(
-        "select a.app, m.source, m.ordinal, c.heading, c.text, c.hash, a.generation, v.embedding::vector as vector"
-        " from feedback_loop.active_generation a"
-        f" join feedback_loop.generation g on g.id = a.generation and g.model = {model.id}"
-        " join feedback_loop.generation_chunk m on m.generation = g.id"
-        " join feedback_loop.document d on d.app = a.app and d.source = m.source"
-        " join feedback_loop.chunk c on c.hash = m.chunk_hash"
-        f" join {model.table} v on v.chunk_hash = m.chunk_hash"
-        for model in models
-    )
-    await connection.execute(f"create or replace view feedback_loop.active_chunk as {branches}")
-
-
-async def store_vectors(connection: Connection, model: Model, hashes: list[str], vectors: Vectors) -> None:
-    """Write vectors; those that are there already stay."""
-    await connection.executemany(
-        f"insert into {model.table} (chunk_hash, embedding) values ($1, $2::real[]::{model.type})"
-        " on conflict do nothing",
-        [(hash, vector.tolist()) for hash, vector in zip(hashes, vectors, strict=True)],
-    )
 
 
 # --- plans and batches ----------------------------------------------------------------------
@@ -169,8 +85,9 @@ async def add(
         requested_by,
     )
     await connection.execute(
-        "insert into feedback_loop.generation_chunk (generation, chunk_hash, source, ordinal)"
-        " select $1, chunk_hash, source, ordinal from feedback_loop.document_chunk where app = $2",
+        "insert into feedback_loop.generation_chunk (generation, chunk_hash, document, source, ordinal)"
+        " select $1, c.chunk_hash, d.id, d.source, c.ordinal from feedback_loop.document d"
+        " join feedback_loop.document_chunk c using (app, source) where d.app = $2",
         generation,
         app,
     )
@@ -204,7 +121,8 @@ async def build_under_way(connection: Connection, app: str) -> int | None:
     found: int | None = await connection.fetchval(
         "update feedback_loop.generation set again = true"
         " where id = (select id from feedback_loop.generation"
-        "   where app = $1 and state in ('building', 'built') order by id desc limit 1) returning id",
+        "   where app = $1 and state in ('building', 'built') order by id desc limit 1)"
+        " returning id",
         app,
     )
     return found
@@ -222,7 +140,7 @@ async def open_batch(connection: Connection, generation: int, number: int) -> Ba
     )
     if row is None:
         return None
-    model = _model(row)
+    model = from_row(row)
     left = await connection.fetch(
         "select c.hash, c.heading || E'\\n' || c.text as text from feedback_loop.chunk c"
         " where c.hash = any($1::text[])"
@@ -232,8 +150,14 @@ async def open_batch(connection: Connection, generation: int, number: int) -> Ba
     return Batch(model, [entry["hash"] for entry in left], [entry["text"] for entry in left])
 
 
-async def complete_batch(connection: Connection, generation: int, number: int) -> Record | None:
-    """Mark a batch done. Returns the generation's row when it was the last one, once."""
+async def complete_batch(
+    connection: Connection, generation: int, number: int, embedded: int
+) -> Record | None:
+    """Mark a batch done, of which `embedded` chunks had to be embedded.
+
+    Returns:
+        The generation's row where this was its last batch (once); None otherwise.
+    """
     done = await connection.fetchval(
         "update feedback_loop.batch set state = 'done', done_at = now()"
         " where generation = $1 and number = $2 and state <> 'done' returning true",
@@ -243,11 +167,13 @@ async def complete_batch(connection: Connection, generation: int, number: int) -
     if not done:
         return None
     return await connection.fetchrow(
-        "with counted as (update feedback_loop.generation set remaining = remaining - 1,"
-        "   state = case when remaining = 1 then 'built' else state end"
+        "with counted as (update feedback_loop.generation"
+        "   set remaining = remaining - 1, embedded = embedded + $2,"
+        "     state = case when remaining = 1 then 'built' else state end"
         "   where id = $1 and state = 'building' returning *)"
         " select * from counted where remaining = 0",
         generation,
+        embedded,
     )
 
 
@@ -331,15 +257,23 @@ async def finish(
 
 
 async def clean_up(connection: Connection, app: str) -> None:
-    """Drop the membership of all but the last promoted generations, and what nothing shows then."""
+    """Drop the membership of all generations but those that were active last, the batches of builds
+    that have ended, and the vectors and texts that nothing shows then.
+
+    The caller holds the knowledge lock: no plan counts on what is deleted here.
+    """
     await connection.execute(
         "delete from feedback_loop.generation_chunk m using feedback_loop.generation g"
         " where g.id = m.generation and g.app = $1 and g.state not in ('building', 'built')"
-        " and g.id not in (select generation from feedback_loop.active_generation)"
-        " and g.id not in (select id from feedback_loop.generation"
-        "   where app = $1 and state = 'promoted' order by id desc limit $2)",
+        " and g.id not in (select generation from feedback_loop.promotion where app = $1"
+        "   group by generation order by max(id) desc limit $2)",
         app,
         KEPT,
+    )
+    await connection.execute(
+        "delete from feedback_loop.batch b using feedback_loop.generation g"
+        " where g.id = b.generation and g.app = $1 and g.state not in ('building', 'built')",
+        app,
     )
     for row in await connection.fetch("select table_name from feedback_loop.model"):
         await connection.execute(
@@ -351,7 +285,3 @@ async def clean_up(connection: Connection, app: str) -> None:
         " where not exists (select from feedback_loop.generation_chunk m where m.chunk_hash = c.hash)"
         " and not exists (select from feedback_loop.document_chunk d where d.chunk_hash = c.hash)"
     )
-
-
-def _model(row: Record) -> Model:
-    return Model(row["id"], row["name"], row["dimensions"], f"feedback_loop.{row['table_name']}")

@@ -27,8 +27,10 @@ from shared.events import Skipped
 
 __all__ = ["MAX_BYTES", "MEDIA_TYPES", "Folder", "RawDocument", "read_folder"]
 
-MAX_BYTES = 20 * 1024 * 1024
-"""Largest file that is read."""
+_MB = 1024 * 1024
+MAX_BYTES = {".md": 2 * _MB, ".html": 4 * _MB, ".htm": 4 * _MB, ".txt": 20 * _MB, ".pdf": 20 * _MB}
+"""Largest file that is read. Markup is bounded by the memory of its tree: a byte of dense Markdown
+takes about 95 bytes, one of HTML 64, and a small machine has 512 MB for everything."""
 
 MEDIA_TYPES = {
     ".md": "text/markdown",
@@ -171,8 +173,9 @@ def _read(path: Path, root: Path) -> bytes:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
             raise Unreadable("not a regular file")
-        if status.st_size > MAX_BYTES:
-            raise Unreadable(f"larger than {MAX_BYTES // 1024**2} MB")
+        largest = MAX_BYTES[path.suffix.lower()]
+        if status.st_size > largest:
+            raise Unreadable(f"larger than {largest // _MB} MB")
         return path.read_bytes()
     except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
         reason = getattr(error, "strerror", None) or str(error)

@@ -19,7 +19,7 @@ from pathlib import PurePosixPath
 
 from bs4.dammit import EncodingDetector
 from pypdf import PdfReader
-from pypdf.errors import DependencyError, FileNotDecryptedError
+from pypdf.errors import DependencyError, FileNotDecryptedError, PdfReadError
 
 from services.embedder.document import Block, Document, Outline, Unreadable, newlines, one_line
 from services.embedder.markup import add_html, add_markdown
@@ -74,10 +74,27 @@ def _read_html(data: bytes, outline: Outline) -> str:
     return add_html(_decode(data, declared), outline)
 
 
+class _PdfBytes(io.BytesIO):
+    """Bytes that may be searched from end to end only so often.
+
+    For every object that a broken PDF lacks, pypdf searches the whole file: 20 MB of garbage with a
+    page tree at its head keep it busy for hours. The budget is a few seconds of search.
+    """
+
+    budget = 500_000_000
+
+    def getbuffer(self) -> memoryview:
+        whole = super().getbuffer()
+        self.budget -= whole.nbytes
+        if self.budget < 0:
+            raise PdfReadError("too much of it is missing")
+        return whole
+
+
 def _read_pdf(data: bytes, outline: Outline) -> str:
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # it logs every oddity of every file
     try:
-        pages = [page.extract_text() for page in PdfReader(io.BytesIO(data), root_object_recovery_limit=50).pages]
+        pages = [page.extract_text() for page in PdfReader(_PdfBytes(data)).pages]
     except (FileNotDecryptedError, DependencyError):
         raise Unreadable("encrypted PDF") from None
     except Exception as error:  # on garbage, pypdf raises whatever its code stumbles over

@@ -19,10 +19,12 @@ __all__ = ["Destination", "Message", "Posted", "Terminal"]
 
 @dataclass(frozen=True, slots=True)
 class Posted:
-    """Where a message is: Slack's ids of the channel and of the message in it, where they are known."""
+    """Where a message is: Slack's ids of the channel and of the message in it, where they are known.
+    `earlier`: it was recorded before this try."""
 
     channel: str | None = None
     ts: str | None = None
+    earlier: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,11 +123,12 @@ def wait_for_report(age: float) -> float | None:
 async def _report(event: Report, work: UnitOfWork, deps: Notifier) -> Posted:
     text = messages.report(event, deps.zone, deps.language, deps.dashboard_url, deps.markup)
     posted = await deps.poster.post_once(f"report/{event.run}", work.envelope, "report", text)
-    # Other programs look for this line, whatever the destination: it stays as it is.
-    log.info(
-        "Feedback loop started → Slack Report sent",
-        extra={"run": str(event.run), "destination": deps.poster.destination.name},
-    )
+    if not posted.earlier:
+        # Other programs look for this line, whatever the destination: it stays as it is.
+        log.info(
+            "Feedback loop started → Slack Report sent",
+            extra={"run": str(event.run), "destination": deps.poster.destination.name},
+        )
     return posted
 
 

@@ -150,7 +150,7 @@ class Poster:
         """Where a run's report is; None while it is not posted."""
         async with self._database.connection() as connection:
             row = await connection.fetchrow(_REPORT, run)
-        return Posted(row["channel"], row["ts"]) if row else None
+        return Posted(row["channel"], row["ts"], earlier=True) if row else None
 
     async def _claim(self, key: str, envelope: Envelope, kind: str) -> _Claim | Posted:
         lease = self._timing.lease
@@ -162,7 +162,7 @@ class Poster:
                 return _Claim(**row)
             held = await connection.fetchrow(_HELD, key)
         if held is not None and held["state"] == "posted":
-            return Posted(held["channel"], held["ts"])
+            return Posted(held["channel"], held["ts"], earlier=True)
         remaining = held["remaining"] if held is not None else None
         raise Retry(max(remaining or 0.0, 0.0), f"{key}: another replica is posting it")
 

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Coroutine
 from datetime import datetime
 from typing import Any, TypeVar
+from urllib.parse import unquote
 from uuid import UUID
 
 from aiohttp import web
@@ -106,7 +107,11 @@ class Trigger:
         publishers who have no broker."""
         if "Content-Type" in request.headers and request.content_type not in EVENT_TYPES:
             raise http.BadRequest("content-type", f"must be {' or '.join(EVENT_TYPES)}", status=415)
-        headers = {name.lower(): value for name, value in request.headers.items()}
+        headers = {
+            # In HTTP headers (and only there) CloudEvents percent-encodes what is not ASCII.
+            name.lower(): unquote(value) if name.lower().startswith("ce-") else value
+            for name, value in request.headers.items()
+        }
         message = Message(headers.get("ce-type", ""), headers, await request.read())
         try:
             envelope = events.decode(message)

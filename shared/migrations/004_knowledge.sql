@@ -3,6 +3,7 @@
 create extension if not exists vector;
 
 create table feedback_loop.document (
+    id         bigint generated always as identity unique,
     app        text not null default 'default',
     source     text not null,
     title      text not null,
@@ -14,6 +15,8 @@ create table feedback_loop.document (
     primary key (app, source)
 );
 comment on table feedback_loop.document is 'Today''s documents; a deleted one is not here';
+comment on column feedback_loop.document.id is
+    'A document that is deleted and comes again is another one: no generation shows its old text';
 comment on column feedback_loop.document.origin is '''folder'', or ''api'': a folder''s reading deletes only its own';
 
 create table feedback_loop.document_chunk (
@@ -60,6 +63,7 @@ create table feedback_loop.generation (
     chunks       integer not null,
     batches      integer not null,
     remaining    integer not null,
+    embedded     integer not null default 0,
     counts       jsonb not null,
     gate         jsonb not null default '{}',
     detail       text,
@@ -70,6 +74,7 @@ create table feedback_loop.generation (
 );
 comment on table feedback_loop.generation is 'Kept for ever; of all but the last three, without membership';
 comment on column feedback_loop.generation.remaining is 'Batches not yet embedded';
+comment on column feedback_loop.generation.embedded is 'Chunks that its batches embedded so far';
 comment on column feedback_loop.generation.again is
     'Documents changed while it was building: build again when it ends';
 comment on column feedback_loop.generation.starts_anew is
@@ -79,20 +84,24 @@ create index generation_app on feedback_loop.generation (app, id desc);
 create table feedback_loop.generation_chunk (
     generation bigint not null references feedback_loop.generation (id) on delete cascade,
     chunk_hash text not null,
+    document   bigint not null,
     source     text not null,
     ordinal    integer not null,
     primary key (generation, source, ordinal)
 );
+comment on table feedback_loop.generation_chunk is 'What a generation shows, where its document is still there';
 create index generation_chunk_hash on feedback_loop.generation_chunk (chunk_hash, generation);
 
 create table feedback_loop.batch (
     generation bigint not null references feedback_loop.generation (id) on delete cascade,
     number     integer not null,
-    hashes     text[] not null,
+    hashes     text[] not null, -- distinct, and in no other batch of the generation
     state      text not null default 'waiting' check (state in ('waiting', 'done')),
     done_at    timestamptz,
     primary key (generation, number)
 );
+
+comment on table feedback_loop.batch is 'Of builds under way';
 
 create table feedback_loop.active_generation (
     app         text primary key,

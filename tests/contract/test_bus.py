@@ -17,7 +17,7 @@ from shared.memory import MemoryBus
 from shared.rabbit import RabbitBus
 from tests.support.events import wait_until
 from tests.support.proxy import Proxy, in_front_of
-from tests.support.rabbit import channel, dead_letters, sweep
+from tests.support.rabbit import channel, dead_letters, publish_over_http, sweep
 
 LADDER = (0.05, 0.15, 0.4)
 KEY = "feedback.evaluate"
@@ -409,11 +409,18 @@ async def test_a_pause_while_disconnected_holds_after_the_reconnect(line: Line) 
         await subscription.pause()
     await line.proxy.heal()
     await wait_until(lambda: line.bus.trouble() is None)
-    await subscription.pause()
-    await line.bus.publish(message(b"1"))
+    async with channel(line.straight) as opened:
+        await (await opened.get_exchange(line.bus.topology.exchange)).publish(aio_pika.Message(b"1"), KEY)
     await asyncio.sleep(SETTLED)
     assert consumer.taken == []
-    await subscription.resume()
+
+    async def resumed() -> bool:
+        with suppress(BusError):  # the channel comes back a little after its connection
+            await subscription.resume()
+            return True
+        return False
+
+    await wait_until(resumed)
     await consumer.has(1)
 
 
@@ -437,10 +444,20 @@ async def _published(line: Line, foreign: aio_pika.Message) -> Delivery:
     return consumer.taken[0]
 
 
-async def test_a_foreign_message_without_headers_is_delivered(line: Line) -> None:
+async def test_a_message_without_any_properties_is_delivered_as_anonymous(line: Line) -> None:
+    consumer = Consumer()
+    await line.bus.subscribe("a", [KEY], consumer, 4)
+    await publish_over_http(line.bus.topology.exchange, KEY, '{"app": "shop"}')
+    await consumer.has(1)
+    received = consumer.taken[0].message
+    assert received == Message(KEY, {"content-type": "application/json"}, b'{"app": "shop"}')
+    assert decode(received).anonymous
+
+
+async def test_a_bare_body_from_aio_pika_has_the_id_that_aio_pika_gave_it(line: Line) -> None:
     delivery = await _published(line, aio_pika.Message(b'{"app": "shop"}'))
-    assert delivery.message == Message(KEY, {"content-type": "application/json"}, b'{"app": "shop"}')
-    assert decode(delivery.message).anonymous
+    assert set(delivery.message.headers) == {"content-type", "ce-id"}
+    assert not decode(delivery.message).anonymous
 
 
 async def test_a_foreign_message_id_stands_in_for_the_event_id(line: Line) -> None:
@@ -467,7 +484,8 @@ async def test_a_structured_message_keeps_its_content_type(line: Line) -> None:
 async def test_headers_that_are_no_text_do_no_harm(line: Line) -> None:
     foreign = aio_pika.Message(
         b"{}",
-        headers={"n": 7, "yes": True, "nothing": None, "list": [1], "table": {"a": 1}, "bytes": b"\xff", "ce-id": None},
+        message_id="order-1",
+        headers={"n": 7, "yes": True, "nothing": None, "list": [1], "table": {"a": 1}, "bytes": bytearray(b"\xff"), "ce-id": None},
     )
     delivery = await _published(line, foreign)
     assert delivery.message.headers == {
@@ -475,4 +493,5 @@ async def test_headers_that_are_no_text_do_no_harm(line: Line) -> None:
         "yes": "True",
         "bytes": "\N{REPLACEMENT CHARACTER}",
         "content-type": "application/json",
+        "ce-id": "order-1",
     }

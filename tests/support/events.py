@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Any
 
 from shared.events import Envelope, Event
 from shared.runtime import Kernel
 
 __all__ = ["publish", "publish_envelopes", "wait_until"]
-
-T = TypeVar("T")
 
 
 async def publish(kernel: Kernel, *events: Event, cause: Envelope | None = None) -> list[Envelope]:
@@ -35,16 +33,17 @@ async def publish_envelopes(kernel: Kernel, *envelopes: Envelope) -> None:
     await kernel.outbox.publish(envelopes)
 
 
-async def wait_until(condition: Callable[[], T | Awaitable[T]], timeout: float = 15) -> T:  # noqa: ASYNC109
-    """What `condition` returns (or its coroutine gives) once that is true.
+async def wait_until(condition: Callable[[], Any], timeout: float = 15) -> Any:  # noqa: ASYNC109
+    """What `condition` returns (or what its coroutine gives), once that is true.
 
     Raises:
         AssertionError: it was not within `timeout` seconds.
     """
     deadline = asyncio.get_running_loop().time() + timeout
     while True:
-        found = condition()
-        value: T = await found if inspect.isawaitable(found) else found
+        value = condition()
+        if inspect.isawaitable(value):
+            value = await value
         if value:
             return value
         if asyncio.get_running_loop().time() > deadline:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
 import aio_pika
+import aiohttp
+import pytest
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+from yarl import URL
 
 from shared.bus import Topology
 
-__all__ = ["channel", "dead_letters", "sweep"]
+__all__ = ["channel", "dead_letters", "publish_over_http", "sweep"]
 
 
 @asynccontextmanager
@@ -33,6 +37,18 @@ async def dead_letters(url: str, topology: Topology, count: int) -> list[Abstrac
             else:
                 found.append(message)
     return found
+
+
+async def publish_over_http(exchange: str, routing_key: str, body: str) -> None:
+    """Publish a bare body with no properties at all, which AMQP clients do not do (aio-pika adds a
+    `message_id`). Skips the test where the broker has no HTTP API."""
+    api = os.environ.get("TEST_RABBITMQ_API")
+    if not api:
+        pytest.skip("the broker has no HTTP API")
+    message = {"routing_key": routing_key, "properties": {}, "payload": body, "payload_encoding": "string"}
+    url = URL(f"{api}/api/exchanges/%2F/{exchange}/publish", encoded=True)
+    async with aiohttp.ClientSession() as session, session.post(url, json=message) as response:
+        assert (await response.json()) == {"routed": True}
 
 
 async def sweep(url: str, topology: Topology, consumers: Iterable[str]) -> None:

@@ -199,11 +199,14 @@ class FakeSlack:
             if request.path == WEBHOOK_PATH:
                 return web.Response(text="<html>a proxy's page</html>", content_type="text/html")
             return web.Response(text='{"ok": tr', content_type="application/json")
-        elif answer is not None and fault.status == 200:
+        elif answer is not None and fault.status == 200 and not fault.error:
             return answer  # type: ignore[no-any-return]
         headers = {"Retry-After": str(fault.retry_after)} if fault.retry_after is not None else None
-        if request.path == WEBHOOK_PATH or not fault.error:
-            return web.Response(status=fault.status, text=fault.error or "", headers=headers)
+        if request.path == WEBHOOK_PATH and fault.error:  # where the API says 200 and ok: false
+            status = 500 if fault.error == "internal_error" else 403
+            return web.Response(status=max(status, fault.status), text=fault.error, headers=headers)
+        if not fault.error:
+            return web.Response(status=fault.status, headers=headers)
         return web.json_response({"ok": False, "error": fault.error}, status=fault.status, headers=headers)
 
     def _bad_message(self, body: Mapping[str, Any]) -> str | None:

@@ -3,7 +3,7 @@
 import { Connection } from "./connection.js";
 import { State } from "./state.js";
 import { dayAndTime, language, word } from "./strings.js";
-import { RunCard, buildItem, element, emptiness, news, report } from "./view.js";
+import { RunCard, buildItem, element, emptiness, news, report, verdict } from "./view.js";
 
 const at = (id) => document.getElementById(id);
 const state = new State();
@@ -27,11 +27,13 @@ function draw() {
   drawRuns(runs);
   at("latest-body").replaceChildren(report(state.latest));
   at("latest").hidden = runs.length === 0;
+  at("runs").hidden = false;
+  document.title = state.latest ? `${verdict(state.latest)} · AI Feedback Loop` : "AI Feedback Loop";
   const others = state.otherBuilds();
   at("builds").replaceChildren(...others.map(buildItem));
   at("building").hidden = others.length === 0;
   at("empty").hidden = runs.length > 0;
-  for (const section of ["latest", "runs"]) at(section).removeAttribute("aria-busy");
+  at("latest").removeAttribute("aria-busy");
 }
 
 function drawRuns(runs) {

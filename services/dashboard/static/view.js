@@ -1,6 +1,6 @@
 // Rows in, elements out. Whatever people wrote becomes a text node, never markup.
 
-import { count, dayAndTime, duration, exactly, language, percent, threshold, word } from "./strings.js";
+import { count, dayAndTime, duration, exactly, percent, threshold, word } from "./strings.js";
 import { failures, milestones, pending, standing } from "./timeline.js";
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -26,9 +26,11 @@ function sentence(key, given) {
   return [before, name(given), after ?? ""].filter((part) => part !== "");
 }
 
-function badge(run, large = false) {
-  const what = standing(run);
-  return element("span", { class: `badge ${what}${large ? " large" : ""}` }, word(`verdict.${what}`, [], what));
+export const verdict = (run) => word(`verdict.${run.verdict}`, [], run.verdict);
+
+function badge(what, size = "") {
+  const text = word(`verdict.${what}`, [], word(`step.outcome.${what}`, [], what));
+  return element("span", { class: `badge ${what} ${size}` }, text);
 }
 
 /** The negative ratio as a bar with a tick at the threshold. */
@@ -48,12 +50,11 @@ function reason(run) {
   return run.reason ? word(`reason.${run.reason}`, [], run.explanation ?? run.reason) : "";
 }
 
-/** Who asked, for which app, how often. */
+/** Who asked, and for which app. */
 function origin(run) {
   const by = run.requested_by ? sentence("run.by", run.requested_by) : [word("run.by", [word("run.by.unknown")])];
   const parts = [element("span", {}, ...by)];
   if (run.app !== "default") parts.unshift(element("span", {}, ...sentence("run.app", run.app)));
-  if (run.hits > 1) parts.push(element("span", {}, word("run.hits", [count(run.hits)])));
   return element("p", { class: "meta" }, ...parts);
 }
 
@@ -72,7 +73,7 @@ export function report(run) {
   return element(
     "div",
     { class: "report" },
-    element("div", { class: "verdict" }, badge(run, true), shown ? element("p", { class: "reason" }, shown) : null, at),
+    element("div", { class: "verdict" }, badge(standing(run), "large"), shown ? element("p", { class: "reason" }, shown) : null, at),
     element(
       "dl",
       { class: "tiles" },
@@ -96,41 +97,46 @@ function dated(key, iso) {
 
 // --- one run ----------------------------------------------------------------------------------
 
-/** A card that can be brought up to date without losing what is open in it. */
+/** A card that can be brought up to date without losing what is open or focused in it. */
 export class RunCard {
   constructor(run) {
-    this.body = element("div", { class: "body" });
-    this.why = element("p", { lang: "en" });
-    this.details = element("details", { hidden: true }, element("summary", {}, word("basis")), this.why);
     this.heading = element("h3", { id: `run-${run.id}` }, time(run.started_at));
     this.badges = element("p", { class: "badges" });
+    this.reason = element("summary", {});
+    this.figures = element("p", { lang: "en" });
+    this.details = element("details", {}, this.reason, this.figures);
+    this.counts = element("div", { class: "figures" });
+    this.body = element("div", { class: "body" });
     this.element = element(
       "li",
       {},
       element(
         "article",
         { class: "run", "aria-labelledby": this.heading.id },
-        element("div", { class: "head" }, this.heading, this.badges),
-        this.body,
+        element("div", { class: "head" }, this.heading, origin(run), this.badges),
         this.details,
+        this.counts,
+        this.body,
       ),
     );
   }
 
   update(run, steps, build) {
-    const failed = failures(steps);
-    this.badges.replaceChildren(badge(run));
-    if (run.state === "failed" && run.verdict) {
-      this.badges.append(element("span", { class: "badge failed" }, word("verdict.failed")));
-    }
-    this.body.replaceChildren(
-      ...[origin(run), reason(run) ? element("p", { class: "reason" }, reason(run)) : null]
-        .concat(failed.map(failure), [figures(run), outcome(run), timeline(run, steps, build)])
-        .filter(Boolean),
-    );
-    this.details.hidden = !run.explanation;
-    this.why.textContent = run.explanation ?? "";
+    this.badges.replaceChildren(...badges(run));
+    this.details.hidden = !run.reason;
+    this.reason.textContent = reason(run);
+    this.figures.textContent = run.explanation ?? "";
+    this.counts.replaceChildren(...figures(run));
+    const parts = [...failures(steps).map(failure), outcome(run), timeline(run, steps, build)];
+    this.body.replaceChildren(...parts.filter(Boolean));
   }
+}
+
+function badges(run) {
+  const shown = [badge(standing(run))];
+  if (run.retrain_outcome) shown.push(badge(run.retrain_outcome));
+  if (run.state === "failed" && run.verdict) shown.push(badge("failed"));
+  return shown;
 }
 
 function failure(step) {
@@ -139,19 +145,14 @@ function failure(step) {
 }
 
 function figures(run) {
-  if (run.total === null) return null;
-  return element(
-    "div",
-    { class: "figures" },
+  if (run.total === null) return [];
+  const votes = (sign, label, votes) => element("span", {}, element("span", { "aria-label": word(label), role: "img" }, sign), ` ${count(votes)}`);
+  return [
     bar(run.dislikes, run.total),
-    element(
-      "p",
-      {},
-      element("strong", {}, percent(run.dislikes, run.total)),
-      element("span", {}, element("span", { "aria-label": word("tile.likes"), role: "img" }, "👍"), ` ${count(run.likes)}`),
-      element("span", {}, element("span", { "aria-label": word("tile.dislikes"), role: "img" }, "👎"), ` ${count(run.dislikes)}`),
-    ),
-  );
+    element("strong", {}, percent(run.dislikes, run.total)),
+    votes("👍", "tile.likes", run.likes),
+    votes("👎", "tile.dislikes", run.dislikes),
+  ];
 }
 
 /** Why a retrain ended as it did, in the embedder's own words. */
@@ -167,7 +168,7 @@ function timeline(run, steps, build) {
       "li",
       { class: each.kind === "failure" ? "bad" : null },
       element("span", { class: "what" }, title(each, run)),
-      each.after === null ? null : element("span", { class: "after" }, `+${duration(each.after)}`),
+      each.after ? element("span", { class: "after" }, `+${duration(each.after)}`) : null,
     ),
   );
   const waits = pending(run);
@@ -234,6 +235,6 @@ export function news(before, run) {
   if (run.retrain_outcome && !before.retrain_outcome) {
     return word("said.retrained", [word(`step.outcome.${run.retrain_outcome}`, [], run.retrain_outcome)]);
   }
-  if (run.verdict && !before.verdict) return word("said.decided", [at, word(`verdict.${run.verdict}`, [], run.verdict)]);
+  if (run.verdict && !before.verdict) return word("said.decided", [at, verdict(run)]);
   return null;
 }

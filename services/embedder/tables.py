@@ -1,0 +1,99 @@
+"""Embedding models in SQL: a table of vectors for each, because HNSW needs one dimension.
+
+A vector is stored once per model and content hash; every generation that shows the content shares it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from asyncpg import Record
+
+from services.embedder.vectors import Vectors
+from shared.database import Connection
+
+__all__ = ["Model", "from_row", "known_model", "register_model", "store_vectors"]
+
+_HNSW_MOST = 2000
+"""Most dimensions that HNSW takes for the type `vector`; of `halfvec` it takes twice as many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """An embedding model as the database knows it; `table` holds its vectors."""
+
+    id: int
+    name: str
+    dimensions: int
+    table: str
+
+    @property
+    def type(self) -> str:
+        """The column's type."""
+        return "vector" if self.dimensions <= _HNSW_MOST else "halfvec"
+
+
+def from_row(row: Record) -> Model:
+    return Model(row["id"], row["name"], row["dimensions"], f"feedback_loop.{row['table_name']}")
+
+
+async def known_model(connection: Connection, name: str) -> Model | None:
+    row = await connection.fetchrow("select * from feedback_loop.model where name = $1", name)
+    return from_row(row) if row else None
+
+
+async def register_model(connection: Connection, name: str, dimensions: int) -> Model:
+    """The model of that name; the first time, with a table and an HNSW index for its vectors.
+
+    Raises:
+        ValueError: the name is known with other dimensions, or they are too many.
+    """
+    if dimensions > 2 * _HNSW_MOST:
+        raise ValueError(f"{name} has {dimensions} dimensions, and an index takes at most {2 * _HNSW_MOST}")
+    known = await known_model(connection, name)
+    if known is not None:
+        if known.dimensions != dimensions:
+            raise ValueError(f"{name} gave {known.dimensions} dimensions before and gives {dimensions} now")
+        return known
+    row = await connection.fetchrow(
+        "insert into feedback_loop.model (name, dimensions, table_name)"
+        " values ($1, $2, 'vector_' || nextval('feedback_loop.vector_table')) returning *",
+        name,
+        dimensions,
+    )
+    assert row is not None
+    model = from_row(row)
+    await connection.execute(
+        f"create table {model.table}"
+        f" (chunk_hash text primary key, embedding {model.type}({dimensions}) not null);"
+        f"create index on {model.table} using hnsw (embedding {model.type}_cosine_ops)"
+    )
+    await _renew_view(connection)
+    return model
+
+
+async def _renew_view(connection: Connection) -> None:
+    """`active_chunk` gets a branch per model."""
+    models = await connection.fetch("select * from feedback_loop.model order by id")
+    branches = " union all ".join(
+        "select a.app, m.source, m.ordinal, c.heading, c.text, c.hash, a.generation, v.embedding::vector as vector"
+        " from feedback_loop.active_generation a"
+        f" join feedback_loop.generation g on g.id = a.generation and g.model = {model.id}"
+        " join feedback_loop.generation_chunk m on m.generation = g.id"
+        " join feedback_loop.document d on d.id = m.document"
+        " join feedback_loop.chunk c on c.hash = m.chunk_hash"
+        f" join {model.table} v on v.chunk_hash = m.chunk_hash"
+        for model in map(from_row, models)
+    )
+    await connection.execute(f"create or replace view feedback_loop.active_chunk as {branches}")
+
+
+async def store_vectors(connection: Connection, model: Model, hashes: list[str], vectors: Vectors) -> None:
+    """Write vectors; those that are there already stay."""
+    # In one order everywhere: two builds that write the same content must not wait for each other.
+    rows = sorted(zip(hashes, vectors, strict=True), key=lambda row: row[0])
+    await connection.executemany(
+        f"insert into {model.table} (chunk_hash, embedding) values ($1, $2::real[]::{model.type})"
+        " on conflict do nothing",
+        [(hash, vector.tolist()) for hash, vector in rows],
+    )
