@@ -138,7 +138,11 @@ class Runtime:
     async def stop(self) -> None:
         """Drain and let go: no new deliveries, then what is in flight, then connections."""
         if self._boot is not None:
-            self._boot.cancel()
+            # Once may be too few: where a connection fails at that moment, Python 3.11's wait_for raises
+            # the failure in place of the cancellation, and the boot would try for ever.
+            while not self._boot.done():
+                self._boot.cancel()
+                await asyncio.wait({self._boot}, timeout=0.5)
             await asyncio.gather(self._boot, return_exceptions=True)
         self.kernel.ready.clear()
         self.kernel.waiting_for = "stopping"

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from services.analyzer import policy
 from services.analyzer.rest import read_rest, recent_retrains, retrain_running
-from services.analyzer.votes import Lineage, count, lineage, report_start
+from services.analyzer.votes import Lineage, count, earlier, lineage, report_start
 from shared.database import Connection, Database
 from shared.events import (
     Comparison,
@@ -71,7 +71,10 @@ async def evaluate(event: FeedbackEvaluate, work: UnitOfWork, deps: Deps) -> lis
         now=rest.now,
     )
     decision = policy.decide(situation, deps.rules)
-    retrain = await _open_retrain(connection, event, work, line, situation) if decision.act else None
+    retrain = None
+    if decision.act:
+        ratio = _decisive_ratio(situation, deps.rules)
+        retrain = await _open_retrain(connection, event, work, line, ratio)
     await _record(connection, event, work, situation, decision, line, retrain)
     return [_conclusion(event, work, deps, situation, decision, line, before, retrain)]
 
@@ -81,8 +84,9 @@ async def _window_start(connection: Connection, event: FeedbackEvaluate, default
     assert event.as_of is not None
     fixed = duration(event.window or default)
     if fixed is not None:
-        return event.as_of - fixed
-    return await report_start(connection, event.app, event.as_of) or event.as_of - FIRST_WINDOW
+        return earlier(event.as_of, fixed)
+    last = await report_start(connection, event.app, event.as_of)
+    return last or earlier(event.as_of, FIRST_WINDOW)
 
 
 async def _count(
@@ -91,16 +95,16 @@ async def _count(
     """The report's window, the window before it, and the decision's windows."""
     end = event.as_of
     assert end is not None
-    now, before = await count(connection, event.app, [(start, end), (start - (end - start), start)])
-    spans = [(end - length, end) for length in policy.WINDOWS.values()]
-    judged = await count(connection, event.app, spans, line)
+    now = await count(connection, event.app, start, end)
+    before = await count(connection, event.app, earlier(start, end - start), start)
     report = policy.evidence("the report window", start, end, now.likes, now.dislikes, policy.Z95)
-    windows = tuple(
-        policy.evidence(name, span[0], span[1], votes.likes, votes.dislikes, policy.Z_DECISION)
-        for name, span, votes in zip(policy.WINDOWS, spans, judged, strict=True)
-    )
+    windows = []
+    for name, length in policy.WINDOWS.items():
+        since = earlier(end, length)
+        votes = await count(connection, event.app, since, end, line)
+        windows.append(policy.evidence(name, since, end, votes.likes, votes.dislikes, policy.Z_DECISION))
     ratio = before.dislikes / before.total if before.total else None
-    return report, Comparison(likes=before.likes, dislikes=before.dislikes, ratio=ratio), windows
+    return report, Comparison(likes=before.likes, dislikes=before.dislikes, ratio=ratio), tuple(windows)
 
 
 async def _open_retrain(
@@ -108,25 +112,30 @@ async def _open_retrain(
     event: FeedbackEvaluate,
     work: UnitOfWork,
     line: Lineage,
-    situation: policy.Situation,
+    ratio: float,
 ) -> UUID:
     """Open the app's one active retrain; of two evaluations at once, the second starts over."""
     id = derived(work.envelope.id, work.consumer, "retrain")
     await connection.execute(
         "insert into feedback_loop.retrain (id, app, run, base_generation, ratio_before)"
-        " values ($1, $2, $3, $4, $5)",
+        " values ($1, $2, $3, $4, $5)"
+        # With the other's row unseen by this snapshot it is a conflict to the router, not a failure.
+        " on conflict (app) where finished_at is null do nothing",
         id,
         event.app,
         work.envelope.id,
         line.active,
-        _decisive(situation).ratio,
+        ratio,
     )
     return id
 
 
-def _decisive(situation: policy.Situation) -> Evidence:
-    """The evidence that weighs most against the bot."""
-    return max((situation.report, *situation.windows), key=lambda evidence: evidence.low)
+def _decisive_ratio(situation: policy.Situation, rules: policy.Rules) -> float:
+    """The ratio that the decision to act rests on: of two windows, the one that is surer."""
+    if rules.policy == "ratio":
+        return situation.report.ratio
+    enough = (window for window in situation.windows if window.total >= rules.min_votes)
+    return max(enough, key=lambda window: window.low).ratio
 
 
 async def _record(
@@ -193,7 +202,10 @@ def _conclusion(
     if retrain is None:
         log.info("evaluated %s: %s (%s)", event.app, decision.verdict, decision.explanation)
         return said
-    log.info("Retrain triggered (ratio=%.2f)", report.ratio if report.total else _decisive(situation).ratio)
+    log.info(
+        "Retrain triggered (ratio=%.2f)",
+        report.ratio if report.total else _decisive_ratio(situation, deps.rules),
+    )
     return RetrainRequested(**dict(said), retrain=retrain, base_generation=line.active)
 
 
@@ -219,12 +231,15 @@ async def finish_retrain(event: RetrainCompleted, work: UnitOfWork, deps: Deps) 
 
 
 async def pause(event: LoopPaused, work: UnitOfWork, deps: Deps) -> list[Event]:
-    """Stop retraining, until then or until a `loop.resumed`."""
+    """Stop retraining, until then or until a `loop.resumed`; of the two, what was said last stands."""
     connection = await work.begin()
     await connection.execute(
-        "insert into feedback_loop.rest (app, paused_why, paused_until) values ($1, $2, $3)"
-        " on conflict (app) do update set paused_why = $2, paused_until = $3",
+        "insert into feedback_loop.rest as r (app, paused_at, paused_why, paused_until)"
+        " values ($1, $2, $3, $4) on conflict (app) do update set"
+        " paused_at = excluded.paused_at, paused_why = $3, paused_until = $4"
+        " where greatest(r.paused_at, r.resumed_at, excluded.paused_at) = excluded.paused_at",
         event.app,
+        await _said_at(connection, work),
         event.why or "a person asked for it",
         event.until,
     )
@@ -235,8 +250,21 @@ async def resume(event: LoopResumed, work: UnitOfWork, deps: Deps) -> list[Event
     """Lift a pause and close the breaker: only retrains from here on count against it."""
     connection = await work.begin()
     await connection.execute(
-        "insert into feedback_loop.rest (app, resumed_at) values ($1, now())"
-        " on conflict (app) do update set resumed_at = now(), paused_why = null, paused_until = null",
+        "insert into feedback_loop.rest as r (app, resumed_at) values ($1, $2)"
+        " on conflict (app) do update set"
+        " resumed_at = greatest(r.resumed_at, excluded.resumed_at),"
+        " paused_why = case when r.paused_at > excluded.resumed_at then r.paused_why end,"
+        " paused_until = case when r.paused_at > excluded.resumed_at then r.paused_until end",
         event.app,
+        await _said_at(connection, work),
     )
     return []
+
+
+async def _said_at(connection: Connection, work: UnitOfWork) -> datetime:
+    """When the event was written, by database time; now, where another system wrote it."""
+    said: datetime = await connection.fetchval(
+        "select coalesce((select created_at from feedback_loop.outbox where event_id = $1), now())",
+        work.envelope.id,
+    )
+    return said

@@ -48,29 +48,26 @@ async def retrain_running(connection: Connection, app: str) -> bool:
 async def recent_retrains(
     connection: Connection, app: str, since: datetime | None, as_of: datetime, rules: policy.Rules
 ) -> tuple[policy.Retrain, ...]:
-    """The last retrains that feedback drove, newest first, each with the ratio before and after.
+    """The last retrains that feedback drove and that were asked for after `since`, newest first.
 
-    The ratio after covers the votes from its end to the next retrain's start; None below
-    `min_votes`.
+    The ratio after covers the votes of the four weeks from its end, up to the next retrain and no
+    later than `as_of`; None below `min_votes`.
     """
     rows = await connection.fetch(
-        "select finished_at, ratio_before,"
-        " coalesce(lag(requested_at) over (order by finished_at desc), greatest($3, finished_at)) as until"
+        "select finished_at, ratio_before, least("
+        "   finished_at + $4::interval, lag(requested_at, 1, $3) over (order by finished_at desc)) as until"
         " from feedback_loop.retrain"
         " where app = $1 and finished_at is not null and ($2::timestamptz is null or requested_at > $2)"
-        " order by finished_at desc limit $4",
+        " order by finished_at desc limit $5",
         app,
         since,
         as_of,
+        max(policy.WINDOWS.values()),
         policy.BREAKER,
     )
-    spans = [(row["finished_at"], max(row["until"], row["finished_at"])) for row in rows]
-    after = await count(connection, app, spans) if spans else []
-    return tuple(
-        policy.Retrain(
-            finished=row["finished_at"],
-            ratio_before=row["ratio_before"],
-            ratio_after=votes.dislikes / votes.total if votes.total >= rules.min_votes else None,
-        )
-        for row, votes in zip(rows, after, strict=True)
-    )
+    retrains = []
+    for row in rows:
+        after = await count(connection, app, row["finished_at"], row["until"])
+        ratio = after.dislikes / after.total if after.total >= rules.min_votes else None
+        retrains.append(policy.Retrain(row["finished_at"], row["ratio_before"], ratio))
+    return tuple(retrains)

@@ -90,7 +90,9 @@ Text = Annotated[str, AfterValidator(_no_nul)]
 Id = Annotated[Text, BeforeValidator(_id), Field(max_length=200), AfterValidator(_fits_index)]
 Name = Annotated[str, Field(pattern=r"^[\w.-]{1,64}$")]
 Generation = Annotated[int, Field(ge=1, lt=2**63)]
-Moment = Annotated[AwareDatetime, Field(ge=datetime(1970, 1, 1, tzinfo=UTC))]
+Moment = Annotated[
+    AwareDatetime, Field(ge=datetime(1970, 1, 1, tzinfo=UTC), lt=datetime(9999, 1, 1, tzinfo=UTC))
+]
 Chunk = Annotated[Text, Field(min_length=1, max_length=500)]
 
 

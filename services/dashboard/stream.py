@@ -43,7 +43,7 @@ class Page:
         transport: its connection.
     """
 
-    def __init__(self, cursor: int | None, transport: asyncio.Transport | None) -> None:
+    def __init__(self, cursor: int | None, transport: asyncio.WriteTransport | None) -> None:
         self.cursor = cursor
         self.greeted = False
         self.troubled = False
@@ -106,7 +106,7 @@ class Feed:
     """
 
     def __init__(
-        self, database: Database, *, interval: float = 0.4, heartbeat: float = 15.0, most: int = 100
+        self, database: Database, *, interval: float = 0.3, heartbeat: float = 15.0, most: int = 100
     ) -> None:
         self._database = database
         self._interval = interval

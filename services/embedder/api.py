@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import hashlib
-from typing import Any
+import unicodedata
+from typing import Annotated, Any
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from services.embedder import store
-from services.embedder.knowledge import MEDIA_TYPES, RawDocument
+from services.embedder.knowledge import MAX_BYTES, MEDIA_TYPES, RawDocument
 from services.embedder.models import Embedder
 from services.embedder.parsing import Unreadable, parse
 from services.embedder.search import search
+from services.embedder.store import CutDocument
 from shared import http
 from shared.database import Connection
 from shared.events import Envelope, GenerationRequested
@@ -31,13 +40,20 @@ LARGEST_BODY = 32 * 1024 * 1024
 _APP = r"^[\w.-]{1,64}$"
 
 
+def _source(source: str) -> str:
+    """A document's name as it is stored: like those of files, in NFC."""
+    if not source.isprintable():
+        raise ValueError("must have printable characters only")
+    return unicodedata.normalize("NFC", source)
+
+
 class NewDocument(BaseModel):
     """A document as it is posted: text, or the bytes of a file in base64."""
 
     model_config = ConfigDict(extra="forbid")
 
     app: str = Field("default", pattern=_APP)
-    source: str = Field(min_length=1, max_length=500)
+    source: Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_source)]
     content: str | None = None
     content_base64: str | None = None
 
@@ -47,14 +63,19 @@ class NewDocument(BaseModel):
             raise ValueError("give either content or content_base64")
         return self
 
+    @property
+    def field(self) -> str:
+        """Where its content stands."""
+        return "content" if self.content_base64 is None else "content_base64"
+
     def data(self) -> bytes:
         """The file's bytes. Raises ValueError where the base64 is none."""
         if self.content_base64 is not None:
-            return base64.b64decode(self.content_base64, validate=True)
+            return base64.b64decode("".join(self.content_base64.split()), validate=True)
         return (self.content or "").encode("utf-8", "replace")
 
 
-_DOCUMENTS = TypeAdapter(list[NewDocument])
+_DOCUMENTS = TypeAdapter(Annotated[list[NewDocument], Field(min_length=1)])
 
 
 class Api:
@@ -65,27 +86,23 @@ class Api:
     async def post_documents(self, request: web.Request) -> web.Response:
         """`POST /documents`: one or several; all are taken or none. A generation is built behind it."""
         self._require_ready()
-        body = await http.read_json(request, LARGEST_BODY)
-        try:
-            given = _DOCUMENTS.validate_python(body if isinstance(body, list) else [body])
-        except ValidationError as error:
-            raise http.BadRequest(*http.fields_of(error), status=422) from None
-        read = await asyncio.to_thread(lambda: [_read(index, document) for index, document in enumerate(given)])
+        given = _documents(await http.read_json(request, LARGEST_BODY))
+        read = await asyncio.to_thread(_read_all, given)
         async with self._kernel.database.transaction() as connection:
             await store.lock(connection)
-            for document, raw in zip(given, read, strict=True):
-                await store.put(connection, document.app, "api", [raw])
-            asked = [await self._ask(connection, app) for app in sorted({document.app for document in given})]
+            for app, documents in read.items():
+                await store.put(connection, app, "api", documents)
+            asked = [await self._ask(connection, app) for app in sorted(read)]
         await self._kernel.outbox.publish_soon([envelope for envelope in asked if envelope])
-        return web.json_response({"status": "ok", "documents": len(read)}, status=202)
+        return web.json_response({"status": "ok", "documents": len(given)}, status=202)
 
     async def delete_document(self, request: web.Request) -> web.Response:
         """`DELETE /documents?source=…`: searches stop showing it at once."""
         self._require_ready()
-        app, source = _app(request), request.query.get("source", "")
+        app, source = _app(request), unicodedata.normalize("NFC", request.query.get("source", ""))
         async with self._kernel.database.transaction() as connection:
             await store.lock(connection)
-            if not await store.remove(connection, app, source):
+            if not source.isprintable() or not await store.remove(connection, app, source):
                 raise http.BadRequest("source", "there is no such document", status=404)
             asked = await self._ask(connection, app)
         await self._kernel.outbox.publish_soon([asked] if asked else [])
@@ -110,7 +127,7 @@ class Api:
         query, k = request.query.get("q", "").strip(), request.query.get("k", "10")
         if not 1 <= len(query) <= 2000:
             raise http.BadRequest("q", "must have 1 to 2000 characters", status=422)
-        if not k.isdigit() or not 1 <= int(k) <= MOST_RESULTS:
+        if not k.isdecimal() or not 1 <= int(k) <= MOST_RESULTS:
             raise http.BadRequest("k", f"must be a number from 1 to {MOST_RESULTS}", status=422)
         try:
             found = await search(self._kernel.database, self._embedder, _app(request), query, int(k))
@@ -142,17 +159,55 @@ class Api:
         return envelope
 
 
-def _read(index: int, document: NewDocument) -> RawDocument:
-    """Parse a posted document. Its source's suffix gives the type; without one it is Markdown."""
-    suffix = next((s for s in MEDIA_TYPES if document.source.lower().endswith(s)), ".md")
+def _documents(body: object) -> list[NewDocument]:
+    """The documents of a body: one, or a list of them.
+
+    Raises:
+        BadRequest: the first field that does not fit.
+    """
+    try:
+        given = _DOCUMENTS.validate_python(body if isinstance(body, list) else [body])
+    except ValidationError as error:
+        field, reason = http.fields_of(error)
+        if not isinstance(body, list):
+            field = field.removeprefix("0").removeprefix(".") or "body"
+        raise http.BadRequest(field, reason, status=422) from None
+    seen = set[tuple[str, str]]()
+    for index, document in enumerate(given):
+        if (document.app, document.source) in seen:
+            raise http.BadRequest(f"{index}.source", "is there twice: which one counts?", status=422)
+        seen.add((document.app, document.source))
+    return given
+
+
+def _read_all(given: list[NewDocument]) -> dict[str, list[CutDocument]]:
+    """Documents by app, parsed and cut."""
+    read: dict[str, list[CutDocument]] = {}
+    for index, document in enumerate(given):
+        try:
+            read.setdefault(document.app, []).extend(store.cut([_read(document)]))
+        except (Unreadable, ValueError) as error:
+            field = document.field if len(given) == 1 else f"{index}.{document.field}"
+            raise http.BadRequest(field, str(error), status=422) from None
+    return read
+
+
+def _read(document: NewDocument) -> RawDocument:
+    """Parse a posted document. Its source's suffix gives the type; without one it is Markdown.
+
+    Raises:
+        ValueError: the base64 is none, or too much.
+        Unreadable: the content is not of its type, or holds no text.
+    """
     try:
         data = document.data()
-        name = document.source if document.source.lower().endswith(suffix) else f"{document.source}{suffix}"
-        parsed = parse(name, data)
-    except binascii.Error as error:
-        raise http.BadRequest(f"{index}.content_base64", f"not base64: {error}", status=422) from None
-    except Unreadable as error:
-        raise http.BadRequest(f"{index}.content", str(error), status=422) from None
+    except ValueError as error:
+        raise ValueError(f"not base64: {error}") from None
+    given = next((suffix for suffix in MEDIA_TYPES if document.source.lower().endswith(suffix)), None)
+    suffix = given or ".md"
+    if len(data) > MAX_BYTES[suffix]:
+        raise ValueError(f"larger than {MAX_BYTES[suffix] // 1024**2} MB")
+    parsed = parse(document.source if given else document.source + suffix, data)
     return RawDocument(document.source, MEDIA_TYPES[suffix], hashlib.sha256(data).hexdigest(), parsed)
 
 

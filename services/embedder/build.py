@@ -6,7 +6,7 @@ from aiohttp import web
 
 from services.embedder import building, rollback
 from services.embedder.api import Api
-from services.embedder.models import make_embedder
+from services.embedder.models import Embedder, make_embedder
 from shared.events import (
     EmbeddingRequested,
     GenerationBuilt,
@@ -21,10 +21,14 @@ from shared.runtime import Kernel, Service
 __all__ = ["build"]
 
 
-def build(kernel: Kernel) -> Service:
-    """The embedder: documents in, generations and search out."""
+def build(kernel: Kernel, embedder: Embedder | None = None) -> Service:
+    """The embedder: documents in, generations and search out.
+
+    Args:
+        embedder: None: the one that the settings name.
+    """
     settings = kernel.settings
-    embedder = make_embedder(settings)
+    embedder = embedder or make_embedder(settings)
     api = Api(kernel, embedder)
     token = settings.api_token
     return Service(
@@ -43,7 +47,6 @@ def build(kernel: Kernel) -> Service:
             Registration(RollbackRequested, rollback.roll_back, rollback.fail_rollback),
         ],
         deps=building.Deps(kernel.database, embedder, settings.knowledge_dir, settings.embedding_batch),
-        # One batch is embedded while the next one's texts are read.
-        prefetch=2,
+        prefetch=1,  # one batch in hand: no more than that is lost with the process
         on_stop=embedder.close,
     )

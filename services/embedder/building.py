@@ -3,23 +3,27 @@
     retrain.requested, generation.requested ─▶ plan ─▶ embedding.requested × n ─▶ embed_batch
     the batch that ends last ─▶ generation.built ─▶ judge ─▶ retrain.completed
 
-Every step is idempotent; after `kill -9` at most the batch in hand is done again.
+Every step is idempotent; after `kill -9` at most the batch in hand is done again. Not guaranteed:
+that two builds at once embed their common content once (they mostly do).
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from asyncpg import Record
 
-from services.embedder import gate, generations, store
+from services.embedder import gate, generations, ingest, store, tables
 from services.embedder.chunking import CHUNKER
-from services.embedder.knowledge import Folder, read_folder
+from services.embedder.generations import Batch
+from services.embedder.ingest import Reading
+from services.embedder.knowledge import Folder
 from services.embedder.models import Embedder
+from services.embedder.tables import Model
+from services.embedder.vectors import Vectors
 from shared.database import Connection, Database
 from shared.events import (
     EmbeddingRequested,
@@ -40,6 +44,12 @@ __all__ = ["Deps", "embed_batch", "fail_build", "fail_request", "judge", "plan"]
 log = logging.getLogger(__name__)
 
 Request = RetrainRequested | GenerationRequested
+Step = EmbeddingRequested | GenerationBuilt
+
+
+AHEAD = 16
+"""Batches of a build that are asked for at a time. More replicas than this find nothing to do; what
+else there is to do, a rollback say, waits behind no more than this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,76 +69,88 @@ class Deps:
 
 async def plan(event: Request, work: UnitOfWork, deps: Deps) -> list[Event]:
     """Write down a generation of today's documents, and ask for what it lacks to be embedded."""
-    folder = await _read_knowledge(event.app, deps)
+    reading = await _read_knowledge(event.app, deps)
     dimensions = await deps.embedder.dimensions()
 
     connection = await work.begin()
     await store.lock(connection)
-    if folder is not None:
-        await store.take_over(connection, event.app, folder)
+    if reading is not None:
+        await reading.take_over(connection, event.app)
     for_documents = isinstance(event, GenerationRequested) and event.reason == "documents"
     if for_documents and await generations.build_under_way(connection, event.app):
         return []  # that build's end will ask again
-    try:
-        model = await generations.register_model(connection, deps.embedder.model, dimensions)
-    except ValueError as error:
-        raise Reject(f"the embedder changed: {error}; give the model another name, or use the old one") from None
+    model = await _model(connection, deps.embedder.model, dimensions)
     base = await generations.active(connection, event.app)
     changes = await store.compare(connection, event.app, base["id"] if base else None)
     chunks, missing = await generations.unembedded(connection, model, event.app)
     counts = GenerationCounts(
-        documents=changes.documents,
-        added=changes.added,
-        changed=changes.changed,
-        removed=changes.removed,
+        **asdict(changes),
         chunks=chunks,
         embedded=len(missing),
         reused=chunks - len(missing),
-        skipped=list(folder.skipped) if folder else [],
+        skipped=list(reading.folder.skipped) if reading else [],
     )
     if chunks == 0:
-        return [_at_once(event, "rejected", "the knowledge base is empty: there is nothing to embed", base, counts)]
+        nothing = "the knowledge base is empty: there is nothing to embed"
+        return [_at_once(event, "rejected", nothing, base, counts)]
     same_recipe = base is not None and (base["model_name"], base["chunker"]) == (model.name, CHUNKER)
-    if same_recipe and changes.none:
+    if same_recipe and changes.none and not missing:
         nothing = "no document changed, and there is no new feedback to learn from"
         return [_at_once(event, "unchanged", nothing, base, counts)]
+    starts_anew = isinstance(event, RetrainRequested) or (base is not None and not same_recipe)
+    return await _begin(event, connection, deps, model, base, starts_anew, counts, missing)
+
+
+async def _model(connection: Connection, name: str, dimensions: int) -> Model:
+    try:
+        return await tables.register_model(connection, name, dimensions)
+    except ValueError as error:
+        advice = "give the model another name, or use the old one"
+        raise Reject(f"the embedder changed: {error}; {advice}") from None
+
+
+async def _begin(
+    event: Request,
+    connection: Connection,
+    deps: Deps,
+    model: Model,
+    base: Record | None,
+    starts_anew: bool,
+    counts: GenerationCounts,
+    missing: list[str],
+) -> list[Event]:
     generation, batches = await generations.add(
         connection,
         app=event.app,
         model=model,
         chunker=CHUNKER,
         base=base["id"] if base else None,
-        starts_anew=isinstance(event, RetrainRequested) or (base is not None and not same_recipe),
+        starts_anew=starts_anew,
         counts=counts.model_dump(),
         missing=missing,
         batch=deps.batch,
         **_origin(event),
     )
-    log.info("generation %d: %d chunks, %d to embed in %d batches", generation, chunks, len(missing), batches)
+    log.info("generation %d: %d of %d chunks to embed", generation, len(missing), counts.chunks)
     if batches == 0:
-        await connection.execute(
-            "update feedback_loop.generation set state = 'built' where id = $1", generation
-        )
-        return [GenerationBuilt(app=event.app, generation=generation, chunks=chunks, batches=0)]
-    return [EmbeddingRequested(generation=generation, batch=number) for number in range(batches)]
+        return [GenerationBuilt(app=event.app, generation=generation, chunks=counts.chunks, batches=0)]
+    return [EmbeddingRequested(generation=generation, batch=number) for number in range(min(AHEAD, batches))]
 
 
-async def _read_knowledge(app: str, deps: Deps) -> Folder | None:
-    """The knowledge folder as it is now; what is known already is not parsed again."""
+async def _read_knowledge(app: str, deps: Deps) -> Reading | None:
+    """The knowledge folder as it is now; None where the app has none."""
     if deps.knowledge is None or app != "default":
         return None
-    async with deps.database.connection() as connection:
-        known = await store.known_documents(connection, app, "folder")
     try:
-        return await asyncio.to_thread(read_folder, deps.knowledge, None, known)
+        return await ingest.read(deps.database, app, deps.knowledge)
     except (FileNotFoundError, NotADirectoryError) as error:
         # Said in the outcome; what is known of the folder's documents stays.
         missing = Skipped(source=str(deps.knowledge), reason=str(error))
-        return Folder({}, frozenset(known), (missing,))
+        return Reading(Folder({}, frozenset(), (missing,)), [])
 
 
 async def embed_batch(event: EmbeddingRequested, work: UnitOfWork, deps: Deps) -> list[Event]:
-    """Embed what is left of one batch."""
+    """Embed what is left of one batch, and ask for the one that comes `AHEAD` batches later."""
     async with deps.database.connection() as connection:
         batch = await generations.open_batch(connection, event.generation, event.batch)
     if batch is None:
@@ -138,19 +160,34 @@ async def embed_batch(event: EmbeddingRequested, work: UnitOfWork, deps: Deps) -
             f"generation {event.generation} is of the model {batch.model.name}, and this embedder"
             f" has {deps.embedder.model}: it was reconfigured while building"
         )
-    vectors = await deps.embedder.embed(batch.texts) if batch.texts else None
+    vectors = await _embed(batch, deps)
 
     connection = await work.begin()
     if vectors is not None:
-        await generations.store_vectors(connection, batch.model, batch.hashes, vectors)
-    built = await generations.complete_batch(connection, event.generation, event.batch)
-    if built is None:
+        await tables.store_vectors(connection, batch.model, batch.hashes, vectors)
+    row = await generations.complete_batch(connection, event.generation, event.batch, len(batch.texts))
+    if row is None:
         return []
-    return [
-        GenerationBuilt(
-            app=built["app"], generation=built["id"], chunks=built["chunks"], batches=built["batches"]
+    if row["remaining"] == 0:
+        return [
+            GenerationBuilt(
+                app=row["app"], generation=row["id"], chunks=row["chunks"], batches=row["batches"]
+            )
+        ]
+    later = event.batch + AHEAD
+    return [EmbeddingRequested(generation=row["id"], batch=later)] if later < row["batches"] else []
+
+
+async def _embed(batch: Batch, deps: Deps) -> Vectors | None:
+    if not batch.texts:
+        return None
+    vectors = await deps.embedder.embed(batch.texts)
+    if vectors.shape != (len(batch.texts), batch.model.dimensions):
+        raise Reject(
+            f"{batch.model.name} gave {vectors.shape[1]} dimensions, and {batch.model.dimensions} before:"
+            " give the model another name, or use the old one"
         )
-    ]
+    return vectors
 
 
 async def judge(event: GenerationBuilt, work: UnitOfWork, deps: Deps) -> list[Event]:
@@ -183,9 +220,10 @@ def _again(row: Record, outcome: str) -> list[Event]:
     return []
 
 
-async def fail_build(event: EmbeddingRequested | GenerationBuilt, reason: str, work: UnitOfWork) -> list[Event]:
+async def fail_build(event: Step, reason: str, work: UnitOfWork) -> list[Event]:
     """Give a build up: its retrain ends as `failed`, once."""
     connection = await work.begin()
+    await store.lock(connection)
     row = await generations.read(connection, event.generation)
     if row is None or row["state"] not in ("building", "built"):
         return []
@@ -235,6 +273,11 @@ async def _completed(
     connection: Connection, row: Record, outcome: Outcome, detail: str, figures: dict[str, Any]
 ) -> RetrainCompleted:
     now = await generations.active(connection, row["app"])
+    counts = GenerationCounts.model_validate(row["counts"])
+    # Planned and done differ where another build embedded the same content, or this one ended early.
+    done = {"embedded": row["embedded"]}
+    if row["remaining"] == 0:
+        done["reused"] = counts.chunks - row["embedded"]
     return RetrainCompleted(
         app=row["app"],
         outcome=outcome,
@@ -246,7 +289,7 @@ async def _completed(
         requested_by=row["requested_by"],
         generation_before=row["base"],
         generation_after=now["id"] if now else None,
-        counts=GenerationCounts.model_validate(row["counts"]),
+        counts=counts.model_copy(update=done),
         gate=figures,
         seconds=round(row["age"].total_seconds(), 1),
     )

@@ -1,8 +1,9 @@
 """From a document to the chunks that are embedded and found. Pure and deterministic.
 
-What is guaranteed: every word of every block stands in some chunk (whole, unless the word alone is
-longer than a chunk); no chunk's text is longer than `size`; no chunk crosses a heading, so an edit
-changes only the hashes of its own section; the same heading and text have the same hash anywhere.
+What is guaranteed: every word of every block stands in some chunk (whole, unless it alone is longer
+than a chunk, or a sentence ends within it, as where Korean omits a space); no chunk's text is longer
+than `size`; no chunk crosses a heading, so an edit changes only the hashes of its own section; the
+same heading and text have the same hash anywhere.
 
 What is not: stability within a section. An edit moves the cuts that follow it there.
 """

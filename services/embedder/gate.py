@@ -34,5 +34,6 @@ async def complete(connection: Connection, generation: Record) -> Verdict:
     planned, shown, embedded = generation["chunks"], row["shown"], row["embedded"]
     figures = {"planned": planned, "shown": shown, "embedded": embedded}
     if not planned == shown == embedded:
-        return Verdict(False, f"of {planned} planned chunks {shown} are there and {embedded} are embedded", figures)
+        detail = f"of {planned} planned chunks {shown} are there and {embedded} are embedded"
+        return Verdict(False, detail, figures)
     return Verdict(True, "", figures)

@@ -64,12 +64,17 @@ async def add(
     ratio: float | None,
     requested_by: str,
 ) -> tuple[int, int]:
-    """Write a generation of today's documents and its batches. Returns its id and how many batches."""
+    """Write a generation of today's documents and its batches; with none of those, it is built.
+
+    Returns:
+        Its id, and how many batches.
+    """
     batches = [missing[start : start + batch] for start in range(0, len(missing), batch)]
     generation: int = await connection.fetchval(
         "insert into feedback_loop.generation (app, model, chunker, base, reason, starts_anew, counts,"
-        " chunks, batches, remaining, retrain, run, ratio, requested_by)"
-        " values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $10, $11, $12, $13) returning id",
+        " chunks, batches, remaining, state, retrain, run, ratio, requested_by)"
+        " values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, case when $9 = 0 then 'built' else 'building' end,"
+        "   $10, $11, $12, $13) returning id",
         app,
         model.id,
         chunker,
@@ -108,7 +113,8 @@ async def unembedded(connection: Connection, model: Model, app: str) -> tuple[in
     )
     rows = await connection.fetch(
         "select c.hash from feedback_loop.chunk c"
-        " where exists (select from feedback_loop.document_chunk d where d.app = $1 and d.chunk_hash = c.hash)"
+        " where exists (select from feedback_loop.document_chunk d"
+        "   where d.app = $1 and d.chunk_hash = c.hash)"
         f" and not exists (select from {model.table} v where v.chunk_hash = c.hash)"
         " order by length(c.text), c.hash",
         app,
@@ -156,7 +162,8 @@ async def complete_batch(
     """Mark a batch done, of which `embedded` chunks had to be embedded.
 
     Returns:
-        The generation's row where this was its last batch (once); None otherwise.
+        The generation's row, `remaining` 0 for its last batch alone; None where the batch was done
+        already or the generation is no longer building.
     """
     done = await connection.fetchval(
         "update feedback_loop.batch set state = 'done', done_at = now()"
@@ -167,11 +174,9 @@ async def complete_batch(
     if not done:
         return None
     return await connection.fetchrow(
-        "with counted as (update feedback_loop.generation"
-        "   set remaining = remaining - 1, embedded = embedded + $2,"
-        "     state = case when remaining = 1 then 'built' else state end"
-        "   where id = $1 and state = 'building' returning *)"
-        " select * from counted where remaining = 0",
+        "update feedback_loop.generation set remaining = remaining - 1, embedded = embedded + $2,"
+        " state = case when remaining = 1 then 'built' else state end"
+        " where id = $1 and state = 'building' returning *",
         generation,
         embedded,
     )
@@ -275,10 +280,12 @@ async def clean_up(connection: Connection, app: str) -> None:
         " where g.id = b.generation and g.app = $1 and g.state not in ('building', 'built')",
         app,
     )
-    for row in await connection.fetch("select table_name from feedback_loop.model"):
+    for model in map(from_row, await connection.fetch("select * from feedback_loop.model")):
         await connection.execute(
-            f"delete from feedback_loop.{row['table_name']} v where not exists"
-            " (select from feedback_loop.generation_chunk m where m.chunk_hash = v.chunk_hash)"
+            f"delete from {model.table} v where not exists (select from feedback_loop.generation_chunk m"
+            "   join feedback_loop.generation g on g.id = m.generation and g.model = $1"
+            "   where m.chunk_hash = v.chunk_hash)",
+            model.id,
         )
     await connection.execute(
         "delete from feedback_loop.chunk c"

@@ -28,7 +28,19 @@ _BLOCKS = {
     "address", "article", "blockquote", "body", "caption", "dd", "details", "div", "dt", "figcaption",
     "figure", "footer", "header", "hr", "main", "p", "pre", "section", "summary", "tr",
 }  # fmt: skip
-_DROPPED = {"head", "script", "style", "nav", "aside", "form", "noscript", "template", "svg", "iframe"}
+_DROPPED = {
+    "head",
+    "title",
+    "script",
+    "style",
+    "nav",
+    "aside",
+    "form",
+    "noscript",
+    "template",
+    "svg",
+    "iframe",
+}
 _FRONT_MATTER = re.compile(
     r"\A---[ \t]*\n(?=[\w.-]+:|---).*?^(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE
 )
@@ -122,10 +134,11 @@ class _Page:
             self._mark += " | " if self._column else ""
             self._column += 1
             self._cells += 1
+        elif name == "tr":
+            self._new_line()  # also where the row before was never closed
+            self._column, self._mark = 0, ""
         elif name in _BLOCKS:
             self._end_line()
-            if name == "tr":
-                self._column, self._mark = 0, ""
             self._pre += name == "pre"
         elif name == "br":
             self._shown.append("\n")
@@ -172,11 +185,18 @@ class _Page:
             self.flush()
         elif self._cells:
             self.string(" ")
-        elif self._shown and not self._shown[-1].endswith("\n"):
+        else:
+            self._new_line()
+
+    def _new_line(self) -> None:
+        if self._shown and not self._shown[-1].endswith("\n"):
             self._shown.append("\n")
 
     def _new_item(self) -> None:
-        self._end_line()
+        if self._groups:
+            self._new_line()
+        else:  # an item without a list
+            self.flush()
         number = self._groups[-1] if self._groups else None
         if number is not None:
             self._groups[-1] = number + 1

@@ -59,6 +59,7 @@ async def fail_rollback(event: RollbackRequested, reason: str, work: UnitOfWork)
             outcome="failed",
             reason="rollback",
             detail=reason,
+            run=work.envelope.correlation,
             requested_by=event.requested_by,
             generation_before=current,
             generation_after=current,

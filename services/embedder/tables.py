@@ -76,7 +76,8 @@ async def _renew_view(connection: Connection) -> None:
     """`active_chunk` gets a branch per model."""
     models = await connection.fetch("select * from feedback_loop.model order by id")
     branches = " union all ".join(
-        "select a.app, m.source, m.ordinal, c.heading, c.text, c.hash, a.generation, v.embedding::vector as vector"
+        "select a.app, m.source, m.ordinal, c.heading, c.text, c.hash, a.generation,"
+        " v.embedding::vector as vector"
         " from feedback_loop.active_generation a"
         f" join feedback_loop.generation g on g.id = a.generation and g.model = {model.id}"
         " join feedback_loop.generation_chunk m on m.generation = g.id"

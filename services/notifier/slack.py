@@ -125,7 +125,7 @@ class Bot:
                 self._token,
                 self._api_url,
                 session=_session(self._timeout),
-                # the default one would post again what may be there
+                retry_handlers=[],  # the default one would post again what may be there
                 logger=_quiet,
             )
             self._made.proxy = None  # the session knows the proxy, and NO_PROXY too

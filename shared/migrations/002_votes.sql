@@ -43,7 +43,7 @@ comment on table feedback_loop.vote is 'The ledger: one row per conversation, me
 comment on column feedback_loop.vote.value is '1 = like, 0 = dislike';
 comment on column feedback_loop.vote.row_key is 'Tells apart imported rows that are a vote each';
 comment on column feedback_loop.vote.citations is 'Votes on single citations: chunk -> 0 or 1';
-create index vote_time on feedback_loop.vote (app, created_at) include (value, generation);
+create index vote_time on feedback_loop.vote (app, created_at) include (name, value);
 create index vote_user on feedback_loop.vote (user_id) where user_id <> '';
 
 create table feedback_loop.source_cursor (

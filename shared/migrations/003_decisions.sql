@@ -37,6 +37,7 @@ create table feedback_loop.rest (
     app          text primary key,
     cooling_from timestamptz,
     resumed_at   timestamptz,
+    paused_at    timestamptz,
     paused_why   text,
     paused_until timestamptz
 );

@@ -19,6 +19,16 @@ comment on column feedback_loop.document.id is
     'A document that is deleted and comes again is another one: no generation shows its old text';
 comment on column feedback_loop.document.origin is '''folder'', or ''api'': a folder''s reading deletes only its own';
 
+create table feedback_loop.folder_file (
+    app       text not null,
+    source    text not null,
+    data_hash text not null,
+    primary key (app, source)
+);
+comment on table feedback_loop.folder_file is
+    'What a folder''s files were when last read: a document that was deleted or replaced over the API'
+    ' stays so until its file changes';
+
 create table feedback_loop.document_chunk (
     app        text not null,
     source     text not null,

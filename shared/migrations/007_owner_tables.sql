@@ -6,8 +6,8 @@
 -- commit a lower one has ended, and everything from 48 hours before the last reading on is read again.
 -- Inserts, updates and deletes there follow at the next reading; those of rows older than that, at the
 -- weekly reading of everything. Any shape will do that has an id (and, for votes, feedback).
--- Not guaranteed: a row that is backdated further than that, and whose id was handed out to a session
--- that kept it for long, follows at the weekly reading.
+-- Not guaranteed: a row dated further back than that, whose session took the id long before it wrote the
+-- row, or whose transaction was overtaken by one that began earlier, may follow only at the weekly one.
 --
 -- Where the loop's role may not read the owner's tables, their owner may own read_owner_tables() and
 -- mark it `security definer`: every name here is qualified, and the search path is fixed.
@@ -206,22 +206,28 @@ begin
 
     insert into feedback_loop.vote as v (conversation_id, message_id, user_id, row_key, value, reason_code,
         comment, source, source_id, created_at)
-    select distinct on (o.conversation_id, o.message_id, o.user_id, o.row_key)
-        o.conversation_id, o.message_id, o.user_id, o.row_key, o.value, o.reason_code, o.comment,
+    select o.conversation_id, o.message_id, o.user_id, o.row_key, o.value, o.reason_code, o.comment,
         'feedback_log', o.id, coalesce(o.created_at, now())
-    from pg_temp.owner_vote o where o.value is not null
-    order by o.conversation_id, o.message_id, o.user_id, o.row_key,
-        o.created_at desc nulls last, length(o.id) desc, o.id desc
+    from (
+        select distinct on (conversation_id, message_id, user_id, row_key) *
+        from pg_temp.owner_vote where value is not null
+        order by conversation_id, message_id, user_id, row_key,
+            created_at desc nulls last, length(id) desc, id desc
+    ) o
+    -- What is recorded as it is: most of it. On conflict alone would still lock, and so write, each row.
+    where not exists (
+        select from feedback_loop.vote v where v.source = 'feedback_log' and v.source_id = o.id
+            and (v.value, v.reason_code, v.comment, v.created_at) is not distinct from
+                (o.value, o.reason_code, o.comment, coalesce(o.created_at, v.created_at))
+    )
+    order by o.conversation_id, o.message_id, o.user_id, o.row_key
     on conflict (app, conversation_id, message_id, user_id, name, row_key) do update set
         value = excluded.value, reason_code = excluded.reason_code, comment = excluded.comment,
         source = excluded.source, source_id = excluded.source_id, updated_at = now(),
         -- now() stands for a row without a time: it was cast when it was first seen.
         created_at = case when excluded.created_at = now() then v.created_at else excluded.created_at end
-    where (v.source = excluded.source and (v.source_id = excluded.source_id
-            or v.created_at <= excluded.created_at) or v.created_at < excluded.created_at)
-        and (v.value, v.reason_code, v.comment, v.source, v.source_id, v.created_at) is distinct from
-            (excluded.value, excluded.reason_code, excluded.comment, excluded.source, excluded.source_id,
-             case when excluded.created_at = now() then v.created_at else excluded.created_at end);
+    where v.source = excluded.source and (v.source_id = excluded.source_id
+            or v.created_at <= excluded.created_at) or v.created_at < excluded.created_at;
     get diagnostics n = row_count;
     changed := changed + n;
     drop table pg_temp.owner_vote;
@@ -267,16 +273,20 @@ begin
     insert into feedback_loop.conversation as a
         (conversation_id, user_id, question, answer, source, answered_at)
     select o.id, o.user_id, o.question, o.answer, 'conversation_log', coalesce(o.created_at, now())
-    from pg_temp.owner_answer o order by o.id
+    from pg_temp.owner_answer o
+    where not exists (
+        select from feedback_loop.conversation a
+        where a.app = 'default' and a.conversation_id = o.id and a.message_id = ''
+            and (a.source <> 'conversation_log' or (a.user_id, a.question, a.answer, a.answered_at) is not distinct from
+                (o.user_id, o.question, o.answer, coalesce(o.created_at, a.answered_at)))
+    )
+    order by o.id
     on conflict (app, conversation_id, message_id) do update set
         user_id = excluded.user_id, question = excluded.question, answer = excluded.answer,
         updated_at = now(),
         answered_at = case when excluded.answered_at = now() then a.answered_at else excluded.answered_at end
     -- What the bot itself has said about an answer (its citations, its generation) is worth more.
-    where a.source = excluded.source
-        and (a.user_id, a.question, a.answer, a.answered_at) is distinct from
-            (excluded.user_id, excluded.question, excluded.answer,
-             case when excluded.answered_at = now() then a.answered_at else excluded.answered_at end);
+    where a.source = excluded.source;
     get diagnostics n = row_count;
     changed := changed + n;
     drop table pg_temp.owner_answer;

@@ -485,7 +485,15 @@ async def test_headers_that_are_no_text_do_no_harm(line: Line) -> None:
     foreign = aio_pika.Message(
         b"{}",
         message_id="order-1",
-        headers={"n": 7, "yes": True, "nothing": None, "list": [1], "table": {"a": 1}, "bytes": bytearray(b"\xff"), "ce-id": None},
+        headers={
+            "n": 7,
+            "yes": True,
+            "nothing": None,
+            "list": [1],
+            "table": {"a": 1},
+            "bytes": bytearray(b"\xff"),
+            "ce-id": None,
+        },
     )
     delivery = await _published(line, foreign)
     assert delivery.message.headers == {

@@ -245,7 +245,7 @@ times = st.datetimes(datetime(1900, 1, 1), datetime(2200, 1, 1), timezones=offse
 events: st.SearchStrategy[Event] = st.one_of(
     st.builds(
         FeedbackEvaluate,
-        app=st.from_regex(r"[\w.-]{1,64}", fullmatch=True),
+        app=st.text("aZ09_.-가é", min_size=1, max_size=64),
         as_of=st.none() | times,
         window=st.none() | st.just("since_last") | st.from_regex(r"[1-9][0-9]{0,4}[mhd]", fullmatch=True),
         requested_by=texts,
@@ -287,11 +287,15 @@ fields = sorted({field for model in REGISTRY.values() for field in model.model_f
 bodies = st.one_of(
     st.binary(max_size=200),
     json_values.map(lambda value: json.dumps(value).encode()),
-    st.dictionaries(st.sampled_from(fields), json_values, max_size=4).map(lambda value: json.dumps(value).encode()),
+    st.dictionaries(st.sampled_from(fields), json_values, max_size=4).map(
+        lambda value: json.dumps(value).encode()
+    ),
     st.sampled_from(FILES).map(lambda path: json.dumps(golden(path)["data"]).encode()),
 )
 headers = st.dictionaries(
-    st.sampled_from(["ce-id", "ce-type", "ce-source", "ce-time", "ce-correlationid", "content-type", "traceparent"])
+    st.sampled_from(
+        ["ce-id", "ce-type", "ce-source", "ce-time", "ce-correlationid", "content-type", "traceparent"]
+    )
     | st.text(max_size=10),
     st.sampled_from([STRUCTURED, *REGISTRY]) | st.text(max_size=30),
     max_size=6,

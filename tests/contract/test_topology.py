@@ -106,9 +106,7 @@ async def test_nothing_else_is_declared_and_these_bindings_are_there(topology: T
     }
 
 
-async def test_a_second_process_declares_the_same_again(
-    amqp_url: str, topology: Topology, bus: Bus
-) -> None:
+async def test_a_second_process_declares_the_same_again(amqp_url: str, topology: Topology, bus: Bus) -> None:
     second = RabbitBus(amqp_url, topology)
     await second.connect()
     await second.subscribe("a", TYPES, ignore, 4)

@@ -33,7 +33,7 @@ async def publish_envelopes(kernel: Kernel, *envelopes: Envelope) -> None:
     await kernel.outbox.publish(envelopes)
 
 
-async def wait_until(condition: Callable[[], Any], timeout: float = 15) -> Any:  # noqa: ASYNC109
+async def wait_until(condition: Callable[[], Any], timeout: float = 15) -> Any:
     """What `condition` returns (or what its coroutine gives), once that is true.
 
     Raises:

@@ -1,0 +1,621 @@
+"""The dashboard through HTTP: the page, its JSON and its live stream, on a real PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import asyncpg
+import pytest
+
+from services.dashboard.build import build
+from services.dashboard.stream import BACKLOG, Feed, Page
+from services.trigger.build import build as trigger
+from shared.database import Connection, Database
+from shared.events import Event, FeedbackEvaluate
+from shared.router import Registration
+from shared.runtime import Kernel, Runtime, Service
+from shared.settings import Settings
+from shared.work import UnitOfWork
+
+SOON = 5.0
+"""Seconds after which what should happen has not happened."""
+
+Start = Callable[..., Any]
+
+
+def dashboard_with(**given: Any) -> Callable[[Kernel], Service]:
+    """The dashboard with a feed of its own measure."""
+    return lambda kernel: build(kernel, Feed(kernel.database, **given))
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as session:
+        yield session
+
+
+@dataclass(frozen=True)
+class Heard:
+    event: str
+    data: Any
+    id: str | None
+
+
+class Stream:
+    """One open page, as a browser reads it."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self.response = response
+        self.heard: list[Heard] = []
+        self.raw = ""
+
+    @property
+    def last_id(self) -> str:
+        return next((each.id for each in reversed(self.heard) if each.id), "")
+
+    def steps(self) -> list[str]:
+        return [each.data["id"] for each in self.heard if each.event == "step"]
+
+    def told(self, run: str) -> list[Any]:
+        return [each.data for each in self.heard if each.event == "step" and each.data["run"] == run]
+
+    async def next(self) -> Heard:
+        """The next event; comments and `retry` are passed over."""
+        fields: dict[str, str] = {}
+        while True:
+            line = (await self.response.content.readline()).decode()
+            if not line:
+                raise EOFError
+            self.raw += line
+            name, _, value = line.rstrip("\n").partition(": ")
+            if name:
+                fields[name] = value
+            elif "event" in fields:
+                found = Heard(fields["event"], json.loads(fields["data"]), fields.get("id"))
+                self.heard.append(found)
+                return found
+            else:
+                fields = {}
+
+    async def until(self, event: str, fits: Callable[[Any], bool] = lambda data: True) -> Heard:
+        async with asyncio.timeout(SOON):
+            while True:
+                found = await self.next()
+                if found.event == event and fits(found.data):
+                    return found
+
+    async def past(self, connection: Connection) -> None:
+        """Read on until the cursor is beyond every transaction so far."""
+        now = await connection.fetchval("select pg_snapshot_xmax(pg_current_snapshot())::text::bigint")
+        async with asyncio.timeout(SOON):
+            while int(self.last_id or 0) < now:
+                await self.next()
+
+
+@asynccontextmanager
+async def opened(http: aiohttp.ClientSession, runtime: Runtime, cursor: str = "") -> AsyncIterator[Stream]:
+    headers = {"Last-Event-ID": cursor} if cursor else {}
+    async with http.get(url(runtime, "/dashboard/stream"), headers=headers) as response:
+        assert response.status == 200
+        yield Stream(response)
+
+
+def url(runtime: Runtime, path: str) -> str:
+    return f"http://127.0.0.1:{runtime.port}{path}"
+
+
+async def add_run(connection: Connection, by: str = "curl") -> str:
+    """A run and its event, as the trigger writes them. Returns the id of its step."""
+    id = uuid.uuid4()
+    await connection.execute(
+        "insert into feedback_loop.run (id, app, as_of, requested_by) values ($1, 'default', now(), $2)",
+        id,
+        by,
+    )
+    await connection.execute(
+        "insert into feedback_loop.outbox (event_id, type, producer, correlation, envelope, published_at)"
+        " values ($1, 'feedback.evaluate', 'trigger', $1, '{}', now())",
+        id,
+    )
+    return f"emitted:{id}"
+
+
+async def eventually(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(SOON):
+        while not true():
+            await asyncio.sleep(0.01)
+
+
+# --- the page -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/", "/dashboard"])
+async def test_page_is_locked_to_its_own_origin(start: Start, http: aiohttp.ClientSession, path: str) -> None:
+    runtime = await start([build])
+    async with http.get(url(runtime, path)) as response:
+        assert response.content_type == "text/html"
+        assert response.headers["Content-Security-Policy"] == (
+            "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self';"
+            " img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        )
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+        assert response.headers["Referrer-Policy"] == "no-referrer"
+
+
+@pytest.mark.parametrize(
+    ("query", "accepted", "default", "language"),
+    [
+        ("", "", "ko", "ko"),
+        ("", "", "en", "en"),
+        ("", "fr-FR,de;q=0.9", "ko", "ko"),
+        ("", "en-US,en;q=0.9,ko;q=0.8", "ko", "en"),
+        ("", "en;q=0.5,ko-KR", "en", "ko"),
+        ("", "en;q=0", "ko", "ko"),
+        ("?lang=en", "ko", "ko", "en"),
+        ("?lang=ko", "en", "en", "ko"),
+        ("?lang=xx", "en", "ko", "en"),
+    ],
+)
+async def test_page_speaks_the_readers_language(
+    start: Start, http: aiohttp.ClientSession, query: str, accepted: str, default: str, language: str
+) -> None:
+    runtime = await start([build], report_language=default)
+    async with http.get(url(runtime, f"/{query}"), headers={"Accept-Language": accepted}) as response:
+        assert f'<html lang="{language}"' in await response.text()
+
+
+async def test_page_and_its_files_need_nothing_from_elsewhere(
+    start: Start, http: aiohttp.ClientSession
+) -> None:
+    runtime = await start([build])
+    for path, text in (await _files(http, runtime)).items():
+        assert set(re.findall(r"https?://[^/'\"]*", text)) <= {"http://www.w3.org"}, path  # SVG's name
+
+
+async def test_files_write_no_markup(start: Start, http: aiohttp.ClientSession) -> None:
+    runtime = await start([build])
+    for path, text in (await _files(http, runtime)).items():
+        assert not re.search(
+            r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|DOMParser|\beval\b", text
+        ), path
+
+
+async def _files(http: aiohttp.ClientSession, runtime: Runtime) -> dict[str, str]:
+    """The page and whatever it loads, followed through imports."""
+    found: dict[str, str] = {}
+    waiting = ["/"]
+    while waiting:
+        path = waiting.pop()
+        async with http.get(url(runtime, path)) as response:
+            assert response.status == 200, path
+            found[path] = await response.text()
+        names = re.findall(r'(?:src|href)="(/static/[^"]+)"|from "\.(/[^"]+)"', found[path])
+        waiting += {one or f"/static{other}" for one, other in names} - found.keys() - set(waiting)
+    assert len(found) > 3
+    return found
+
+
+@pytest.mark.parametrize("path", ["/", "/static/app.js", "/static/style.css"])
+async def test_unchanged_file_is_not_sent_again(start: Start, http: aiohttp.ClientSession, path: str) -> None:
+    runtime = await start([build])
+    async with http.get(url(runtime, path)) as response:
+        tag = response.headers["ETag"]
+        assert response.headers["Cache-Control"] == "no-cache"
+    async with http.get(url(runtime, path), headers={"If-None-Match": tag}) as response:
+        assert (response.status, await response.read()) == (304, b"")
+
+
+@pytest.mark.parametrize("name", ["nothing.js", "..%2Fapp.py", "index.html", "%00"])
+async def test_no_other_file_is_served(start: Start, http: aiohttp.ClientSession, name: str) -> None:
+    runtime = await start([build])
+    async with http.get(url(runtime, f"/static/{name}")) as response:
+        assert response.status == 404
+
+
+async def test_before_it_is_ready_only_the_page_is_there(
+    make_settings: Callable[..., Settings], http: aiohttp.ClientSession
+) -> None:
+    runtime = Runtime(make_settings(database_url="postgresql://nobody@127.0.0.1:1/none"), [build])
+    await runtime.start()
+    try:
+        await eventually(lambda: "the database" in runtime.kernel.waiting_for)
+        answers = {}
+        for path in ("/", "/static/app.js", "/dashboard/runs", "/dashboard/stream"):
+            async with http.get(url(runtime, path)) as response:
+                answers[path] = response.status
+                if response.status == 503:
+                    assert "waiting for the database" in (await response.json())["reason"]
+    finally:
+        await runtime.stop()
+    assert answers == {"/": 200, "/static/app.js": 200, "/dashboard/runs": 503, "/dashboard/stream": 503}
+
+
+# --- the snapshot ---------------------------------------------------------------------------
+
+
+async def test_snapshot_of_nothing(start: Start, http: aiohttp.ClientSession) -> None:
+    runtime = await start([build])
+    async with http.get(url(runtime, "/dashboard/runs")) as response:
+        assert response.headers["Cache-Control"] == "no-store"
+        found = await response.json()
+    assert (found["runs"], found["builds"], found["latest"]) == ([], [], None)
+
+
+async def test_snapshot_has_the_latest_runs_with_their_steps(
+    start: Start, http: aiohttp.ClientSession, database: Database
+) -> None:
+    runtime = await start([build])
+    made = []
+    for _ in range(3):
+        async with database.transaction() as connection:
+            made.append(await add_run(connection))
+    async with http.get(url(runtime, "/dashboard/runs?limit=2")) as response:
+        runs = (await response.json())["runs"]
+    assert [[step["id"] for step in run["steps"]] for run in runs] == [[made[2]], [made[1]]]
+
+
+async def test_latest_report_shows_though_later_runs_have_none(
+    start: Start, http: aiohttp.ClientSession, database: Database
+) -> None:
+    runtime = await start([build])
+    async with database.transaction() as connection:
+        judged = (await add_run(connection)).removeprefix("emitted:")
+        await _decide(connection, judged)
+    async with database.transaction() as connection:
+        await add_run(connection)
+    async with http.get(url(runtime, "/dashboard/runs?limit=1")) as response:
+        found = await response.json()
+    assert found["runs"][0]["id"] != judged
+    assert {name: found["latest"][name] for name in ("id", "verdict", "total", "ratio")} == {
+        "id": judged,
+        "verdict": "ok",
+        "total": 100,
+        "ratio": 0.13,
+    }
+
+
+async def _decide(connection: Connection, run: str) -> None:
+    """What the analyzer writes with its verdict."""
+    await connection.execute(
+        "insert into feedback_loop.decision"
+        " (run, app, as_of, scheduled, verdict, reason, explanation, window_start, likes, dislikes)"
+        " values ($1, 'default', now(), true, 'ok', 'within_threshold', 'fine', now(), 87, 13)",
+        uuid.UUID(run),
+    )
+    await connection.execute(
+        "insert into feedback_loop.inbox (consumer, event_id, type, correlation, state)"
+        " values ('analyzer', $1, 'feedback.evaluate', $1, 'processed')",
+        uuid.UUID(run),
+    )
+
+
+@pytest.mark.parametrize("limit", ["0", "101", "-1", "x", "1e9", "٣", "9" * 5000])
+async def test_limit_out_of_range_is_refused(start: Start, http: aiohttp.ClientSession, limit: str) -> None:
+    runtime = await start([build])
+    async with http.get(url(runtime, "/dashboard/runs"), params={"limit": limit}) as response:
+        assert (response.status, (await response.json())["field"]) == (422, "limit")
+
+
+async def test_hostile_name_is_data_and_never_markup(
+    start: Start, http: aiohttp.ClientSession, database: Database
+) -> None:
+    runtime = await start([build])
+    async with database.transaction() as connection:
+        await add_run(connection, by="<script>alert(1)</script>\u202egnp.exe\nevent: forged")
+    async with http.get(url(runtime, "/dashboard/runs")) as response:
+        assert response.content_type == "application/json"
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+        shown = (await response.json())["runs"][0]["requested_by"]
+    assert shown == "<script>alert(1)</script> gnp.exe event: forged"
+
+
+# --- the stream -----------------------------------------------------------------------------
+
+
+async def test_stream_begins_with_a_snapshot(
+    start: Start, http: aiohttp.ClientSession, database: Database
+) -> None:
+    runtime = await start([build])
+    async with database.transaction() as connection:
+        step = await add_run(connection)
+    async with opened(http, runtime) as page:
+        hello = await page.until("hello")
+        assert page.response.content_type == "text/event-stream"
+    assert page.raw.startswith("retry: 2000\n")
+    assert [each["id"] for run in hello.data["runs"] for each in run["steps"]] == [step]
+    assert hello.data["resumed"] is False
+
+
+async def test_run_shows_within_a_second(start: Start, http: aiohttp.ClientSession) -> None:
+    runtime = await start([trigger, consumer, build])
+    async with opened(http, runtime) as page:
+        await page.until("hello")
+        async with http.get(url(runtime, "/run-feedback-loop")) as response:
+            run = response.headers["Feedback-Loop-Run"]
+        began = time.monotonic()
+        while {(step["what"], step["service"]) for step in page.told(run)} != {
+            ("emitted", "trigger"),
+            ("processed", "analyzer"),
+        }:
+            await page.until("step")
+        assert time.monotonic() - began < 1
+
+
+def consumer(kernel: Kernel) -> Service:
+    """Takes evaluations, and finds nothing to say."""
+
+    async def handle(event: FeedbackEvaluate, work: UnitOfWork, deps: object) -> list[Event]:
+        return []
+
+    return Service(name="analyzer", registrations=[Registration(FeedbackEvaluate, handle)])
+
+
+async def test_each_step_is_told_once_while_the_page_stays(
+    start: Start, http: aiohttp.ClientSession, database: Database
+) -> None:
+    runtime = await start([dashboard_with(interval=0.02, heartbeat=0.05)])
+    async with opened(http, runtime) as page:
+        await page.until("hello")
+        async with database.connection() as late, late.transaction():
+            # While this one is open, the cursor stands still and what follows is read again and again.
+            last = await add_run(late)
+            async with database.transaction() as connection:
+                first = await add_run(connection)
+            await page.until("step")
+            for _ in range(3):
+                await page.until("beat")
+        await page.until("step")
+        async with database.connection() as connection:
+            await page.past(connection)
+    assert page.steps() == [first, last]
+
+
+async def test_resuming_loses_nothing_though_a_transaction_commits_late(
+    start: Start, http: aiohttp.ClientSession, database: Database
+) -> None:
+    runtime = await start([build])
+    async with database.connection() as late, late.transaction():
+        old = await add_run(late)  # has its transaction id, and is not visible yet
+        async with opened(http, runtime) as page:
+            await page.until("hello")
+            async with database.transaction() as connection:
+                seen = await add_run(connection)
+            assert (await page.until("step")).data["id"] == seen
+    async with database.transaction() as connection:
+        new = await add_run(connection)
+    async with opened(http, runtime, page.last_id) as again:
+        hello = await again.until("hello")
+        while not {old, new} <= set(again.steps()):
+            await again.until("step")
+    assert hello.data["resumed"] is True
+
+
+async def test_resuming_repeats_nothing_that_was_complete(
+    start: Start, http: aiohttp.ClientSession, database: Database
+) -> None:
+    runtime = await start([dashboard_with(heartbeat=0.1)])
+    async with opened(http, runtime) as page:
+        await page.until("hello")
+        async with database.transaction() as connection:
+            await add_run(connection)
+        async with database.connection() as connection:
+            await page.past(connection)
+    async with database.transaction() as connection:
+        new = await add_run(connection)
+    async with opened(http, runtime, page.last_id) as again:
+        await again.until("step")
+        async with database.connection() as connection:
+            await again.past(connection)
+    assert again.steps() == [new]
+
+
+async def test_page_cut_off_in_the_middle_of_a_batch_hears_the_rest_on_resuming(
+    start: Start, http: aiohttp.ClientSession, database: Database
+) -> None:
+    runtime = await start([build])
+    async with opened(http, runtime) as page:
+        await page.until("hello")
+        async with database.transaction() as connection:
+            both = {await add_run(connection), await add_run(connection)}
+        await page.until("step")
+    assert len(page.steps()) == 1
+    async with opened(http, runtime, page.last_id) as again:
+        while set(page.steps() + again.steps()) != both:
+            await again.until("step")
+
+
+@pytest.mark.parametrize("cursor", ["9" * 15, "9" * 40, "yesterday", "-1", "٣"])
+async def test_cursor_that_is_none_of_ours_gives_a_snapshot(
+    start: Start, http: aiohttp.ClientSession, cursor: str
+) -> None:
+    runtime = await start([build])
+    async with http.get(url(runtime, "/dashboard/stream"), params={"last_event_id": cursor}) as response:
+        hello = await Stream(response).until("hello")
+    assert hello.data["resumed"] is False
+
+
+async def test_change_without_a_step_is_told_too(
+    start: Start, http: aiohttp.ClientSession, database: Database
+) -> None:
+    runtime = await start([build])
+    async with database.transaction() as connection:
+        run = (await add_run(connection)).removeprefix("emitted:")
+        await connection.execute("update feedback_loop.outbox set published_at = null")
+    async with opened(http, runtime) as page:
+        assert (await page.until("hello")).data["runs"][0]["state"] == "waiting"
+        async with database.connection() as connection:
+            await connection.execute("update feedback_loop.outbox set published_at = now()")
+        changed = await page.until("run")
+    assert (changed.data["id"], changed.data["state"]) == (run, "started")
+
+
+async def test_progress_of_a_build_is_told_until_it_ends(
+    start: Start, http: aiohttp.ClientSession, database: Database
+) -> None:
+    runtime = await start([build])
+    async with database.transaction() as connection:
+        run = (await add_run(connection)).removeprefix("emitted:")
+        await _build(connection, run, batches=4)
+    async with opened(http, runtime) as page:
+        hello = await page.until("hello")
+        async with database.connection() as connection:
+            await connection.execute("update feedback_loop.generation set remaining = 1")
+            under_way = await page.until("progress")
+            await connection.execute("update feedback_loop.generation set remaining = 0, state = 'promoted'")
+            ended = await page.until("progress")
+    told = [(build["run"], build["done"], build["running"]) for build in hello.data["builds"]]
+    told += [(build["run"], build["done"], build["running"]) for build in under_way.data["builds"]]
+    told += [(build["run"], build["done"], build["running"]) for build in ended.data["builds"]]
+    assert told == [(run, 0, True), (run, 3, True), (run, 4, False)]
+
+
+async def _build(connection: Connection, run: str, batches: int) -> None:
+    model = await connection.fetchval(
+        "insert into feedback_loop.model (name, dimensions, table_name)"
+        " values ('m', 2, 'vector_m') returning id"
+    )
+    await connection.execute(
+        "insert into feedback_loop.generation"
+        " (app, model, chunker, reason, starts_anew, chunks, batches, remaining, counts, run)"
+        " values ('default', $1, 'c', 'feedback', true, 100, $2, $2, '{}', $3)",
+        model,
+        batches,
+        uuid.UUID(run),
+    )
+
+
+async def test_quiet_stream_shows_that_it_lives(start: Start, http: aiohttp.ClientSession) -> None:
+    runtime = await start([dashboard_with(interval=0.02, heartbeat=0.05)])
+    async with opened(http, runtime) as page:
+        await page.until("beat")
+        await page.until("beat")
+    assert "\n: still here\n" in page.raw
+
+
+# --- what it costs --------------------------------------------------------------------------
+
+
+class CountingDatabase(Database):
+    used = 0
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        self.used += 1
+        async with super().connection() as connection:
+            yield connection
+
+
+async def test_postgres_is_read_only_while_a_page_is_open(
+    start: Start, http: aiohttp.ClientSession, dsn: str
+) -> None:
+    database = CountingDatabase(dsn)
+    await database.connect()
+    before = database.used
+    feed = Feed(database, interval=0.01)
+    runtime = await start([lambda kernel: build(kernel, feed)])
+    try:
+        await asyncio.sleep(0.1)
+        assert database.used == before, "nobody has opened the page yet"
+        async with opened(http, runtime) as one, opened(http, runtime) as other:
+            await one.until("hello")
+            await other.until("hello")
+            await eventually(lambda: database.used > before + 5)
+        await eventually(lambda: not feed.polling)
+        after = database.used
+        await asyncio.sleep(0.1)
+        assert database.used == after, "the last page has been closed"
+        async with opened(http, runtime) as page:
+            assert (await page.until("hello")).data["resumed"] is False
+    finally:
+        await runtime.services[0].on_stop()
+        await database.close()
+
+
+async def test_page_beyond_the_bound_is_refused(start: Start, http: aiohttp.ClientSession) -> None:
+    runtime = await start([dashboard_with(most=1)])
+    async with opened(http, runtime) as page:
+        await page.until("hello")
+        async with http.get(url(runtime, "/dashboard/stream")) as response:
+            assert (response.status, (await response.json())["reason"]) == (503, "too many pages are open")
+
+
+async def test_page_that_does_not_read_is_cut_off(database: Database) -> None:
+    joined: asyncio.Queue[Page] = asyncio.Queue()
+    feed = Feed(database, interval=0.001, heartbeat=0)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        page = Page(None, writer.transport)
+        assert feed.join(page)
+        joined.put_nowait(page)  # and nobody takes its chunks
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    reader, writer = await asyncio.open_connection(host, port)
+    page = await joined.get()
+    async with asyncio.timeout(SOON):
+        with pytest.raises((ConnectionResetError, EOFError)):
+            await reader.readexactly(1)
+    assert len([chunk async for chunk in page.chunks()]) <= BACKLOG
+    feed.leave(page)
+    writer.close()
+    server.close()
+    await feed.close()
+
+
+async def test_streams_end_at_shutdown_at_once(
+    make_settings: Callable[..., Settings], http: aiohttp.ClientSession
+) -> None:
+    runtime = Runtime(make_settings(), [build])
+    await runtime.start()
+    await runtime.ready()
+    async with opened(http, runtime) as one, opened(http, runtime) as other:
+        await one.until("hello")
+        await other.until("hello")
+        began = time.monotonic()
+        await runtime.stop()
+        took = time.monotonic() - began
+        for page in (one, other):
+            with pytest.raises(EOFError):
+                await page.until("never")
+    assert took < 2
+
+
+# --- trouble --------------------------------------------------------------------------------
+
+
+async def test_stream_says_when_the_database_is_away_and_goes_on_after(
+    start: Start, http: aiohttp.ClientSession, postgres: str, dsn: str
+) -> None:
+    name = urlsplit(dsn).path.removeprefix("/")
+    runtime = await start([dashboard_with(interval=0.02)])
+    admin = await asyncpg.connect(postgres)
+    try:
+        async with opened(http, runtime) as page:
+            await page.until("hello")
+            await admin.execute(f"alter database {name} allow_connections false")
+            await admin.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity where datname = $1", name
+            )
+            trouble = await page.until("trouble")
+            async with opened(http, runtime) as newcomer:
+                await newcomer.until("trouble")
+                await admin.execute(f"alter database {name} allow_connections true")
+                assert (await page.until("hello")).data["resumed"] is True
+                assert (await newcomer.until("hello")).data["resumed"] is False
+            async with runtime.kernel.database.transaction() as connection:
+                step = await add_run(connection)
+            await page.until("step", lambda data: data["id"] == step)
+    finally:
+        await admin.execute(f"alter database {name} allow_connections true")
+        await admin.close()
+    assert trouble.data == {"reason": "the database does not answer"}
