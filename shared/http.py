@@ -118,7 +118,7 @@ async def read_json(request: web.Request, limit: int = MAX_BODY) -> Any:
     body = await read_body(request, limit)
     try:
         return json.loads(body)
-    except (ValueError, LookupError, RecursionError) as error:  # LookupError: an unknown charset
+    except (ValueError, RecursionError) as error:
         raise BadRequest("body", f"not JSON: {error}") from None
 
 

@@ -115,7 +115,7 @@ async def _read(request: web.Request) -> Any:
     if request.content_type not in NDJSON:
         return await http.read_json(request)
     items = []
-    for line in (await request.read()).splitlines():
+    for line in (await http.read_body(request)).splitlines():
         if line.strip():
             try:
                 items.append(json.loads(line))

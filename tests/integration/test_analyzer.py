@@ -7,7 +7,7 @@ import logging
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import aiohttp
 import pytest
@@ -16,11 +16,9 @@ from scipy.stats import binomtest
 from services.analyzer.build import build
 from services.collector.build import build as build_collector
 from services.trigger.build import build as build_trigger
-from shared.database import Database
 from shared.events import Envelope, FeedbackEvaluate, ReportReady, RetrainRequested
-from shared.runtime import Runtime, running
-from shared.settings import Settings
-from tests.support.events import publish_envelopes, wait_until
+from shared.runtime import Runtime
+from tests.support.events import publish_envelopes
 from tests.support.judging import DAY, HOUR, NINE, Loop
 from tests.support.rabbit import sweep
 
@@ -251,62 +249,3 @@ async def test_literal_policy_judges_the_report_s_window_alone(start: Start) -> 
     await loop.cast(0, 500, NINE - 2 * DAY)
     await loop.cast(87, 13)
     assert (await loop.evaluate()).verdict == "ok"
-
-
-# --- how much is read -----------------------------------------------------------------------
-
-
-async def test_evaluation_does_not_read_the_whole_history(
-    make_settings: Callable[..., Settings], database: Database
-) -> None:
-    async with running(Runtime(make_settings(), [build])) as runtime:
-        await fill_a_year(Loop(runtime.kernel))
-    before = await scans(database)
-    async with running(Runtime(make_settings(), [build])) as runtime:
-        await Loop(runtime.kernel).evaluate()
-    after = await scans(database)
-    assert [after[table].whole - before[table].whole for table in after] == [0, 0]
-    assert all(after[table].indexed > before[table].indexed for table in after)
-
-
-async def fill_a_year(loop: Loop) -> None:
-    await loop.rows(
-        "insert into feedback_loop.vote (conversation_id, value, created_at)"
-        " select n, (n % 7 > 0)::int, $1::timestamptz - n * interval '10 minutes'"
-        " from generate_series(1, 50000) n",
-        NINE,
-    )
-    await loop.rows(
-        "insert into feedback_loop.conversation (conversation_id, answered_at)"
-        " select conversation_id, created_at from feedback_loop.vote"
-    )
-    await loop.promote(NINE - 300 * DAY)
-    await loop.retrained(await loop.now() - NINE + 290 * DAY, 0.4)
-    await loop.rows("analyze feedback_loop.vote, feedback_loop.conversation")
-
-
-class Scans(NamedTuple):
-    """How often a table was read from end to end, and how often through an index."""
-
-    whole: int
-    indexed: int
-
-
-async def scans(database: Database) -> dict[str, Scans]:
-    """Of votes and conversations, by all connections that have ended: a connection tells at its end."""
-
-    async def alone() -> bool:
-        async with database.connection() as connection:
-            others = await connection.fetchval(
-                "select count(*) from pg_stat_activity where datname = current_database()"
-                " and backend_type = 'client backend' and pid <> pg_backend_pid()"
-            )
-        return bool(others == 0)
-
-    await wait_until(alone)
-    async with database.connection() as connection:
-        rows = await connection.fetch(
-            "select relname, seq_scan, idx_scan from pg_stat_user_tables"
-            " where relname in ('vote', 'conversation')"
-        )
-    return {row["relname"]: Scans(row["seq_scan"], row["idx_scan"]) for row in rows}

@@ -300,7 +300,7 @@ async def test_what_does_not_fit_is_refused_by_field(
         (b"{", "application/json", 400, "body"),
         (b"\xff", "application/json", 400, "body"),
         (b"[" * 100_000, "application/json", 400, "body"),
-        (b"{}", "application/json; charset=klingon", 400, "body"),
+        (b"{}", "application/json; charset=klingon", 422, "conversation_id"),
         (b"[]", "application/json", 422, "body"),
         (b'{"feedback": "like"}', "application/json", 422, "conversation_id"),
         (b'{"conversation_id": "c"}', "application/json", 422, "feedback"),

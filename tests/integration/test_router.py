@@ -563,7 +563,7 @@ async def test_a_crash_between_giving_up_and_burying_is_made_good(
 
 
 async def test_a_bus_that_refuses_for_a_while_does_not_strand_a_message(
-    memory: Case, monkeypatch: pytest.MonkeyPatch
+    case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(event: Event, work: UnitOfWork) -> list[Event]:
         if len(probe.calls) == 1:
@@ -574,10 +574,10 @@ async def test_a_bus_that_refuses_for_a_while_does_not_strand_a_message(
         raise BusError("refused")
 
     probe = Probe(work=fail)
-    runtime = await memory.run(probe)
+    runtime = await case.run(probe)
     monkeypatch.setattr(runtime.kernel.bus, "send", refuse)  # so that it cannot go to its rung
     (sent,) = await publish(runtime.kernel, LoopPaused())
-    await wait_until(lambda: memory.handled(sent.id))
+    await wait_until(lambda: case.handled(sent.id))
 
 
 # --- stopping -------------------------------------------------------------------------------
@@ -694,7 +694,7 @@ async def test_an_event_parks_while_the_database_is_down(case: Case, dsn: str, w
 async def test_a_wrong_statement_is_a_failure_not_an_outage(memory: Case) -> None:
     # asyncpg reports it as it reports a closed connection; taken for one, it would wait for ever.
     async def wrong(event: Event, work: UnitOfWork) -> list[Event]:
-        await (await work.begin()).execute("select $1::int")
+        await (await work.begin()).fetchval("select $1::int")
         return []
 
     runtime = await memory.run(Probe(work=wrong))

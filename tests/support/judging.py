@@ -14,10 +14,10 @@ from shared.events import Envelope, Event, FeedbackEvaluate, Report
 from shared.runtime import Kernel
 from tests.support.events import publish, wait_until
 
-__all__ = ["DAY", "HOUR", "NINE", "Loop"]
+__all__ = ["DAY", "HOUR", "MOMENT", "NINE", "Loop"]
 
 NINE = datetime(2025, 10, 17, 0, 0, tzinfo=UTC)  # 09:00 in Seoul
-HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+MOMENT, HOUR, DAY = timedelta(microseconds=1), timedelta(hours=1), timedelta(days=1)
 
 _VOTE = """
 insert into feedback_loop.vote

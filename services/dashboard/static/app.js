@@ -91,21 +91,23 @@ function hear(event, data) {
 
 // --- how the connection stands ----------------------------------------------------------------
 
-function stand(link) {
+function stand(link, reason = "") {
   if (at("link").dataset.state !== link) {
     at("link").dataset.state = link;
     at("link").textContent = word(`link.${link}`);
   }
   const old = link === "trouble" && state.asOf ? [dayAndTime(new Date(state.asOf).toISOString())] : null;
   const text = old ? word("notice.trouble.old", old) : word(`notice.${link}`, [], "");
-  if (at("notice").textContent !== text) at("notice").textContent = text;
+  if (at("notice-text").textContent !== text) at("notice-text").textContent = text;
+  if (at("notice-reason").textContent !== reason) at("notice-reason").textContent = reason;
   at("notice").hidden = !text;
 }
 
 // --- beginning --------------------------------------------------------------------------------
 
 for (const place of document.querySelectorAll("[data-text]")) place.textContent = word(place.dataset.text);
-for (const place of document.querySelectorAll("[data-label]")) place.setAttribute("aria-label", word(place.dataset.label));
+for (const place of document.querySelectorAll("[data-label]"))
+  place.setAttribute("aria-label", word(place.dataset.label));
 for (const link of document.querySelectorAll("#languages a")) {
   if (link.lang === language) link.setAttribute("aria-current", "true");
 }

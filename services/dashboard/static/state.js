@@ -5,7 +5,6 @@ const MOST = 20;
 
 export class State {
   constructor() {
-    this.known = false; // whether there was a snapshot yet
     this.asOf = null; // when the page last heard of the database, in milliseconds of its own clock
     this.latest = null;
     this.runs = new Map();
@@ -15,10 +14,11 @@ export class State {
 
   /** Begin again from a snapshot. */
   replace(snapshot) {
-    this.known = true;
     this.latest = snapshot.latest;
     this.runs = new Map(snapshot.runs.map(({ steps, ...run }) => [run.id, run]));
-    this.steps = new Map(snapshot.runs.map((run) => [run.id, new Map(run.steps.map((step) => [step.id, step]))]));
+    this.steps = new Map(
+      snapshot.runs.map((run) => [run.id, new Map(run.steps.map((step) => [step.id, step]))]),
+    );
     this.builds = new Map(snapshot.builds.map((build) => [build.generation, build]));
   }
 
@@ -27,7 +27,10 @@ export class State {
     const before = this.runs.get(row.id);
     this.runs.set(row.id, row);
     if (!this.steps.has(row.id)) this.steps.set(row.id, new Map());
-    if (row.decided_at && (!this.latest || row.id === this.latest.id || row.started_at >= this.latest.started_at)) {
+    if (
+      row.decided_at &&
+      (!this.latest || row.id === this.latest.id || row.started_at >= this.latest.started_at)
+    ) {
       this.latest = row;
     }
     for (const old of this.newestFirst().slice(MOST)) {

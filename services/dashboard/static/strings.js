@@ -21,7 +21,8 @@ const WORDS = {
     "link.unreachable": "연결 안 됨",
     "link.polling": "10초마다 갱신",
     "notice.trouble": "데이터베이스가 응답하지 않습니다. 복구되면 저절로 이어집니다.",
-    "notice.trouble.old": "데이터베이스가 응답하지 않습니다. 아래는 {0} 기준의 내용이며, 복구되면 저절로 이어집니다.",
+    "notice.trouble.old":
+      "데이터베이스가 응답하지 않습니다. 아래는 {0} 기준의 내용이며, 복구되면 저절로 이어집니다.",
     "notice.waiting": "서비스가 아직 시작하는 중입니다. 준비되면 저절로 나타납니다.",
     "notice.unreachable": "서버에 연결할 수 없습니다. 계속 다시 시도합니다.",
     "tile.ratio": "부정 비율",
@@ -49,7 +50,8 @@ const WORDS = {
     "reason.uncertain": "판단 기간의 비율은 기준을 넘었지만, 우연이 아니라고 하기에는 표본이 작습니다.",
     "reason.retrain_running": "기준을 넘었지만, 재임베딩이 이미 진행 중입니다.",
     "reason.cooling_down": "기준을 확실히 넘었지만, 지난 재임베딩 뒤의 관찰 기간입니다.",
-    "reason.lower_bound_over_threshold": "판단 기간의 부정 비율이 기준을 확실히 넘어 재임베딩을 시작했습니다.",
+    "reason.lower_bound_over_threshold":
+      "판단 기간의 부정 비율이 기준을 확실히 넘어 재임베딩을 시작했습니다.",
     "reason.ratio_over_threshold": "부정 비율이 기준을 넘어 재임베딩을 시작했습니다.",
     "reason.breaker_open": "지난 재임베딩이 효과가 없어 멈췄습니다. 사람의 확인이 필요합니다.",
     "reason.paused": "사람이 재임베딩을 일시 중지했습니다.",
@@ -71,7 +73,6 @@ const WORDS = {
     "step.rollback": "되돌리기 요청",
     "step.generation": "재임베딩 요청",
     "step.failure": "실패",
-    "step.other": "{0}",
     "post.report": "리포트 전송",
     "post.start": "시작 알림",
     "post.retrain": "재임베딩 알림",
@@ -113,7 +114,8 @@ const WORDS = {
     "link.unreachable": "Not connected",
     "link.polling": "Every 10 s",
     "notice.trouble": "The database does not answer. The page goes on by itself once it is back.",
-    "notice.trouble.old": "The database does not answer. This is how things stood at {0}; the page goes on by itself.",
+    "notice.trouble.old":
+      "The database does not answer. This is how things stood at {0}; the page goes on by itself.",
     "notice.waiting": "The service is still starting. The page fills by itself once it is ready.",
     "notice.unreachable": "The server cannot be reached. Trying again.",
     "tile.ratio": "Negative ratio",
@@ -141,7 +143,8 @@ const WORDS = {
     "reason.uncertain": "In the window judged the ratio is over the threshold, but that may be chance.",
     "reason.retrain_running": "Over the threshold, but a re-embedding is under way already.",
     "reason.cooling_down": "Clearly over the threshold, but the last re-embedding is still being watched.",
-    "reason.lower_bound_over_threshold": "In the window judged the ratio is clearly over the threshold: re-embedding has started.",
+    "reason.lower_bound_over_threshold":
+      "In the window judged the ratio is clearly over the threshold: re-embedding has started.",
     "reason.ratio_over_threshold": "The negative ratio is over the threshold: re-embedding has started.",
     "reason.breaker_open": "The last re-embeddings did not help. A person must look.",
     "reason.paused": "A person has paused re-embedding.",
@@ -163,7 +166,6 @@ const WORDS = {
     "step.rollback": "Rollback requested",
     "step.generation": "Re-embedding requested",
     "step.failure": "Failed",
-    "step.other": "{0}",
     "post.report": "Report sent",
     "post.start": "Start notice sent",
     "post.retrain": "Re-embedding announced",
@@ -225,7 +227,8 @@ export function percent(part, whole) {
   return whole > 0 ? `${(Math.round((part * 1000) / whole) / 10).toFixed(1)}%` : "–";
 }
 
-const UNITS = language === "ko" ? { s: "초", m: "분", h: "시간", d: "일" } : { s: " s", m: " min", h: " h", d: " d" };
+const UNITS =
+  language === "ko" ? { s: "초", m: "분", h: "시간", d: "일" } : { s: " s", m: " min", h: " h", d: " d" };
 
 export function duration(milliseconds) {
   const seconds = Math.max(0, milliseconds) / 1000;

@@ -3,7 +3,17 @@
 const TRIGGER = "feedback.evaluate";
 const ENDS = ["report.ready", "retrain.requested"];
 // Facts of one transaction have the same time: then this is their order.
-const ORDER = ["triggered", "start", "evaluated", "retrain", "planned", "built", "outcome", "post", "failure"];
+const ORDER = [
+  "triggered",
+  "start",
+  "evaluated",
+  "retrain",
+  "planned",
+  "built",
+  "outcome",
+  "post",
+  "failure",
+];
 
 /** A milestone's kind, or null for a fact that says nothing to a person. */
 function kindOf(step) {
@@ -33,7 +43,6 @@ export function milestones(run, steps) {
   const found = [];
   for (const step of steps) {
     const kind = kindOf(step);
-    // A retrain that led to no generation was not planned.
     if (kind) found.push({ id: step.id, kind, at: Date.parse(step.at), step });
   }
   if (!found.some((each) => each.kind === "triggered")) {
@@ -42,6 +51,7 @@ export function milestones(run, steps) {
   }
   const built = steps.some((step) => step.what === "emitted" && step.type === "generation.built");
   const ended = steps.some((step) => step.what === "emitted" && step.type === "retrain.completed");
+  // A retrain that led to no generation was not planned.
   const told = found.filter((each) => each.kind !== "planned" || built || !ended);
   told.sort((a, b) => a.at - b.at || ORDER.indexOf(a.kind) - ORDER.indexOf(b.kind));
   return told.map((each, index) => ({ ...each, after: index ? each.at - told[index - 1].at : null }));

@@ -7,9 +7,11 @@ const SVG = "http://www.w3.org/2000/svg";
 
 /** An element with attributes and children; a text is inserted as text, null is left out. */
 export function element(name, attributes = {}, ...children) {
-  const made = name === "svg" || name === "rect" ? document.createElementNS(SVG, name) : document.createElement(name);
+  const made =
+    name === "svg" || name === "rect" ? document.createElementNS(SVG, name) : document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) {
-    if (value !== null && value !== undefined && value !== false) made.setAttribute(key, value === true ? "" : value);
+    if (value !== null && value !== undefined && value !== false)
+      made.setAttribute(key, value === true ? "" : value);
   }
   made.append(...children.filter((child) => child !== null && child !== undefined));
   return made;
@@ -39,7 +41,13 @@ function bar(dislikes, total) {
   const label = word("ratio.of", [percent(dislikes, total), percent(threshold, 1)]);
   return element(
     "svg",
-    { class: share > threshold ? "bar over" : "bar", viewBox: "0 0 100 6", preserveAspectRatio: "none", role: "img", "aria-label": label },
+    {
+      class: share > threshold ? "bar over" : "bar",
+      viewBox: "0 0 100 6",
+      preserveAspectRatio: "none",
+      role: "img",
+      "aria-label": label,
+    },
     element("rect", { class: "rail", width: 100, height: 6 }),
     element("rect", { class: "share", width: (share * 100).toFixed(2), height: 6 }),
     element("rect", { class: "limit", x: (threshold * 100 - 0.4).toFixed(2), width: 0.8, height: 6 }),
@@ -52,7 +60,9 @@ function reason(run) {
 
 /** Who asked, and for which app. */
 function origin(run) {
-  const by = run.requested_by ? sentence("run.by", run.requested_by) : [word("run.by", [word("run.by.unknown")])];
+  const by = run.requested_by
+    ? sentence("run.by", run.requested_by)
+    : [word("run.by", [word("run.by.unknown")])];
   const parts = [element("span", {}, ...by)];
   if (run.app !== "default") parts.unshift(element("span", {}, ...sentence("run.app", run.app)));
   return element("p", { class: "meta" }, ...parts);
@@ -61,7 +71,12 @@ function origin(run) {
 // --- the latest report ------------------------------------------------------------------------
 
 function tile(label, value, extra = null, className = "") {
-  return element("div", { class: `tile ${className}` }, element("dt", {}, label), element("dd", {}, value, extra));
+  return element(
+    "div",
+    { class: `tile ${className}` },
+    element("dt", {}, label),
+    element("dd", {}, value, extra),
+  );
 }
 
 /** What the top of the page shows of the latest run that has a verdict. */
@@ -73,14 +88,25 @@ export function report(run) {
   return element(
     "div",
     { class: "report" },
-    element("div", { class: "verdict" }, badge(standing(run), "large"), shown ? element("p", { class: "reason" }, shown) : null, at),
+    element(
+      "div",
+      { class: "verdict" },
+      badge(standing(run), "large"),
+      shown ? element("p", { class: "reason" }, shown) : null,
+      at,
+    ),
     element(
       "dl",
       { class: "tiles" },
       tile(
         word("tile.ratio"),
         percent(run.dislikes, run.total),
-        element("span", { class: "scale" }, bar(run.dislikes, run.total), element("span", {}, word("tile.threshold", [percent(threshold, 1)]))),
+        element(
+          "span",
+          { class: "scale" },
+          bar(run.dislikes, run.total),
+          element("span", {}, word("tile.threshold", [percent(threshold, 1)])),
+        ),
         "ratio",
       ),
       tile(word("tile.total"), count(run.total)),
@@ -146,7 +172,13 @@ function failure(step) {
 
 function figures(run) {
   if (run.total === null) return [];
-  const votes = (sign, label, votes) => element("span", {}, element("span", { "aria-label": word(label), role: "img" }, sign), ` ${count(votes)}`);
+  const votes = (sign, label, votes) =>
+    element(
+      "span",
+      {},
+      element("span", { "aria-label": word(label), role: "img" }, sign),
+      ` ${count(votes)}`,
+    );
   return [
     bar(run.dislikes, run.total),
     element("strong", {}, percent(run.dislikes, run.total)),
@@ -159,7 +191,12 @@ function figures(run) {
 function outcome(run) {
   if (!run.retrain_outcome || !run.retrain_detail) return null;
   const label = word(`step.outcome.${run.retrain_outcome}`, [], run.retrain_outcome);
-  return element("p", { class: "outcome" }, `${label}: `, element("span", { lang: "en" }, run.retrain_detail));
+  return element(
+    "p",
+    { class: "outcome" },
+    `${label}: `,
+    element("span", { lang: "en" }, run.retrain_detail),
+  );
 }
 
 function timeline(run, steps, build) {
@@ -174,7 +211,9 @@ function timeline(run, steps, build) {
   const waits = pending(run);
   if (waits) {
     const progress = waits === "retraining" && build?.running ? buildProgress(build) : null;
-    items.push(element("li", { class: "now" }, element("span", { class: "what" }, word(`pending.${waits}`)), progress));
+    items.push(
+      element("li", { class: "now" }, element("span", { class: "what" }, word(`pending.${waits}`)), progress),
+    );
   }
   return element("ol", { class: "steps", "aria-label": word("steps") }, ...items);
 }
@@ -200,7 +239,11 @@ function destination(text) {
 // --- builds -----------------------------------------------------------------------------------
 
 function buildProgress(build) {
-  const text = word("build.progress", [count(build.done), count(build.batches), percent(build.done, build.batches)]);
+  const text = word("build.progress", [
+    count(build.done),
+    count(build.batches),
+    percent(build.done, build.batches),
+  ]);
   const attributes = { "aria-label": text };
   // Nothing to embed: there is no share to show, it is just under way.
   if (build.batches > 0) Object.assign(attributes, { max: build.batches, value: build.done });
@@ -212,12 +255,18 @@ export function buildItem(build) {
   const about = [word("build.title", [build.generation]), word(`build.${build.reason}`, [], build.reason)];
   if (build.app !== "default") about.push(word("run.app", [build.app]));
   about.push(word("build.chunks", [count(build.chunks)]));
-  return element("li", {}, element("p", { class: "meta" }, ...about.map((part) => element("span", {}, part))), buildProgress(build));
+  return element(
+    "li",
+    {},
+    element("p", { class: "meta" }, ...about.map((part) => element("span", {}, part))),
+    buildProgress(build),
+  );
 }
 
 /** What a page without runs says: how to start one. */
 export function emptiness() {
-  const header = document.documentElement.dataset.token === "required" ? ' -H "Authorization: Bearer $TRIGGER_TOKEN"' : "";
+  const header =
+    document.documentElement.dataset.token === "required" ? ' -H "Authorization: Bearer $TRIGGER_TOKEN"' : "";
   return [
     element("h3", {}, word("empty.title")),
     element("p", {}, word("empty.how")),

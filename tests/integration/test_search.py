@@ -1,0 +1,262 @@
+"""`/search`: the order of what is found, what a search may ask, whole answers while generations change."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from shared.failures import Unavailable
+from tests.support.embedder import Bigrams, Rig, article, start_rig
+from tests.support.events import wait_until
+
+Start = Callable[..., Any]
+
+
+@pytest.fixture
+async def rig(start: Start) -> Rig:
+    return await start_rig(start)
+
+
+async def fill(rig: Rig, chunks: int, app: str = "default") -> int:
+    """A promoted generation of `chunks` random vectors, written by SQL. Returns its id."""
+    generator = np.random.default_rng(7)
+    vectors = generator.normal(size=(chunks, 64)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    async with rig.database.connection() as connection:
+        generation: int = await connection.fetchval(
+            "insert into feedback_loop.generation (app, model, chunker, reason, state, chunks, batches,"
+            " remaining, counts, starts_anew)"
+            " values ($1, 1, 'x', 'manual', 'promoted', $2, 0, 0, '{}', false) returning id",
+            app,
+            chunks,
+        )
+        await connection.execute(
+            "insert into feedback_loop.document (app, source, title, media_type, data_hash, chunker, origin)"
+            " select $1, 'random ' || n, '', '', '', 'x', 'api' from generate_series(0, $2 / 10) n",
+            app,
+            chunks,
+        )
+        await connection.execute(
+            "insert into feedback_loop.chunk (hash, heading, text)"
+            " select $1 || n, 'heading', 'text ' || n from generate_series(0, $2::integer - 1) n",
+            app,
+            chunks,
+        )
+        await connection.execute(
+            "insert into feedback_loop.generation_chunk (generation, chunk_hash, document, source, ordinal)"
+            " select $1, $3 || n, d.id, d.source, n from generate_series(0, $2::integer - 1) n"
+            " join feedback_loop.document d on d.app = $3 and d.source = 'random ' || n / 10",
+            generation,
+            chunks,
+            app,
+        )
+        for start in range(0, chunks, 2000):
+            await connection.executemany(
+                "insert into feedback_loop.vector_1 (chunk_hash, embedding) values ($1, $2::real[]::vector)",
+                [
+                    (f"{app}{number}", vectors[number].tolist())
+                    for number in range(start, min(start + 2000, chunks))
+                ],
+            )
+        await connection.execute(
+            "insert into feedback_loop.active_generation (app, generation) values ($1, $2)"
+            " on conflict (app) do update set generation = $2",
+            app,
+            generation,
+        )
+        await connection.execute("analyze")
+    return generation
+
+
+# --- what is found --------------------------------------------------------------------------
+
+
+async def test_the_nearest_come_first_with_their_scores(rig: Rig) -> None:
+    await rig.post(
+        "shop", article("Shop", {"Refunds": "money back", "Delivery": "two days", "Gifts": "wrap"})
+    )
+    await rig.settled()
+    results = (await rig.search("Shop › Delivery\ntwo days"))["results"]
+    assert [hit["rank"] for hit in results] == [1, 2, 3]
+    assert results[0]["score"] == pytest.approx(1, abs=1e-5)
+    scores = [hit["score"] for hit in results]
+    assert scores == sorted(scores, reverse=True)
+    assert (results[0]["source"], results[0]["heading"], results[0]["text"]) == (
+        "shop", "Shop › Delivery", "two days",
+    )  # fmt: skip
+
+
+async def test_before_the_first_generation_nothing_is_found(rig: Rig) -> None:
+    assert await rig.search("anything") == {"generation": None, "results": []}
+
+
+async def test_a_content_in_many_documents_is_found_once(rig: Rig) -> None:
+    documents = [{"source": f"d{n:02}", "content": article("Terms", 1)} for n in range(40)]
+    documents.append({"source": "other", "content": article("Other", 4)})
+    await rig.call("POST", "/documents", documents)
+    await rig.settled()
+    results = (await rig.search("What Terms says in part 0", 5))["results"]
+    assert [hit["source"] for hit in results][0] == "d00"
+    assert len({hit["chunk"] for hit in results}) == 5
+
+
+@pytest.mark.parametrize("k", [1, 10, 100])
+async def test_as_many_are_found_as_asked_for(rig: Rig, k: int) -> None:
+    await rig.post("long", article("Long", 150))
+    await rig.settled()
+    assert len((await rig.search("part", k))["results"]) == k
+
+
+async def test_a_small_app_beside_a_large_one_gets_its_results(rig: Rig) -> None:
+    await rig.post("small", article("Small", 30), app="small")
+    await rig.settled()
+    await fill(rig, 3000)
+    results = (await rig.search("What Small says in part 7", 10, app="small"))["results"]
+    assert len(results) == 10
+    assert results[0]["heading"] == "Small › Part 7"
+    assert {hit["source"] for hit in results} == {"small"}
+
+
+async def test_a_large_generation_is_searched_by_its_index(rig: Rig) -> None:
+    await rig.post("seed", article("Seed", 1))
+    await rig.settled()
+    generation = await fill(rig, 20_000)
+    scans = (
+        "select idx_scan from pg_stat_user_indexes where schemaname = 'feedback_loop'"
+        " and relname = 'vector_1' and indexrelname like '%embedding%'"
+    )
+    before = await rig.value(scans)
+    for number in range(12):  # prepared statements get a generic plan after some
+        found = await rig.search(f"query {number}")
+        assert (found["generation"], len(found["results"])) == (generation, 10)
+
+    async def counted() -> bool:
+        return await rig.value(scans) - before >= 12
+
+    await wait_until(counted)
+
+
+# --- what a search may ask ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ({}, "q"),
+        ({"q": "  "}, "q"),
+        ({"q": "x" * 2001}, "q"),
+        ({"q": "x", "k": "0"}, "k"),
+        ({"q": "x", "k": "101"}, "k"),
+        ({"q": "x", "k": "ten"}, "k"),
+        ({"q": "x", "k": "²"}, "k"),
+        ({"q": "x", "app": "no/app"}, "app"),
+        ({"q": "x", "app": ""}, "app"),
+    ],
+)
+async def test_what_does_not_fit_is_refused_naming_the_field(
+    rig: Rig, query: dict[str, str], field: str
+) -> None:
+    status, answer = await rig.call("GET", "/search", **query)
+    assert (status, answer["field"]) == (422, field)
+
+
+@pytest.mark.parametrize("query", ["'; drop table x --", "\0", "🙂", "\u200d", "%00%ff", "환불은 언제?"])
+async def test_any_text_can_be_searched_for(rig: Rig, query: str) -> None:
+    await rig.post("faq", article("FAQ"))
+    await rig.settled()
+    assert len(await rig.sources(query)) == 3
+
+
+async def test_a_process_of_another_model_says_what_to_do(start: Start, rig: Rig) -> None:
+    await rig.post("faq", article("FAQ"))
+    await rig.settled()
+    other = await start_rig(start, Bigrams(96, "bigrams-96"))
+    status, answer = await other.call("GET", "/search", q="faq")
+    assert status == 503
+    assert answer["reason"] == (
+        "generation 1 is of the model bigrams; this embedder has bigrams-96:"
+        " re-embed (`feedback-loop ingest`), or set EMBEDDER back"
+    )
+
+
+async def test_other_dimensions_under_one_name_are_said(start: Start, rig: Rig) -> None:
+    await rig.post("faq", article("FAQ"))
+    await rig.settled()
+    other = await start_rig(start, Bigrams(96))
+    status, answer = await other.call("GET", "/search", q="faq")
+    assert status == 503
+    assert "96 dimensions now, and 64" in answer["reason"]
+
+
+async def test_an_embedder_that_is_away_is_said(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def away(*_: object, **__: object) -> None:
+        raise Unavailable("embedding API", "503", rig.embedder.check)
+
+    monkeypatch.setattr(rig.embedder, "embed", away)
+    assert (await rig.call("GET", "/search", q="faq"))[0] == 503
+
+
+# --- while generations change ---------------------------------------------------------------
+
+
+async def test_readers_see_one_whole_generation_while_generations_change(rig: Rig) -> None:
+    def texts(color: str) -> list[dict[str, str]]:
+        return [{"source": f"d{n}", "content": article(f"D{n}", {"Color": f"{color} {n}"})} for n in range(8)]
+
+    await rig.call("POST", "/documents", texts("red"))
+    await rig.settled()
+    ended, searches, seen = False, 0, set[int]()
+
+    async def read() -> None:
+        nonlocal searches
+        while not ended:
+            found = await rig.search("Color", 50)
+            colors = {hit["text"].split()[0] for hit in found["results"]}
+            assert (len(found["results"]), len(colors)) == (8, 1), found
+            # Odd generations are red.
+            assert colors == {"red" if found["generation"] % 2 else "blue"}
+            seen.add(found["generation"])
+            searches += 1
+
+    async def flip() -> None:
+        nonlocal ended
+        try:
+            for number in range(8):
+                await rig.call("POST", "/documents", texts("red" if number % 2 else "blue"))
+                await rig.settled()
+        finally:
+            ended = True
+
+    await asyncio.gather(flip(), *(read() for _ in range(4)))
+    assert len(seen) >= 5
+    assert searches >= 50
+
+
+async def test_readers_of_the_view_see_one_whole_generation(rig: Rig) -> None:
+    await rig.post("number", article("Number", {str(n): f"1 {n}" for n in range(6)}))
+    await rig.settled()
+    ended = False
+
+    async def read() -> None:
+        while not ended:
+            rows = await rig.rows(
+                "select generation, split_part(text, ' ', 1) from feedback_loop.active_chunk"
+            )
+            assert len(rows) == 6
+            assert len(set(rows)) == 1
+            assert str(rows[0][0]) == rows[0][1]
+
+    async def flip() -> None:
+        nonlocal ended
+        try:
+            for number in range(2, 7):
+                await rig.post("number", article("Number", {str(n): f"{number} {n}" for n in range(6)}))
+                await rig.settled()
+        finally:
+            ended = True
+
+    await asyncio.gather(flip(), read())
