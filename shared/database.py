@@ -104,6 +104,8 @@ class Database:
             connection = await pool.acquire(timeout=10)
         except TimeoutError:
             raise DatabaseUnavailable("no connection within 10 s") from None
+        except ValueError:
+            raise  # the DSN is none, which no waiting mends
         except (OSError, asyncpg.InterfaceError, asyncpg.PostgresError) as error:
             raise DatabaseUnavailable(f"{type(error).__name__}: {error}") from error
         try:
@@ -171,7 +173,7 @@ def is_unavailable(error: BaseException) -> bool:
     """Whether the error says that the database cannot be used now (rather than that we erred)."""
     if isinstance(error, asyncpg.InterfaceError):
         # The same class says that a statement got too few arguments; that will not pass by waiting.
-        return "closed" in str(error) or "closing" in str(error)
+        return any(word in str(error) for word in ("closed", "closing", "released back"))
     return isinstance(
         error,
         DatabaseUnavailable

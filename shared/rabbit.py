@@ -2,9 +2,9 @@
 
 One topology that 3.10 to 4.x and LavinMQ all take: a topic exchange, a durable queue per consumer,
 one retry queue per delay (fixed TTL, returning through the default exchange, so that only the
-consumer that failed sees the message again) and one dead-letter queue. Attempts are counted in an
-own header, because RabbitMQ 4 ignores a client's `x-death`; the broker's own delivery limit is only
-a last resort, and what passes it lands in the dead-letter queue too.
+consumer that failed sees the message again) and one dead-letter queue. Attempts are counted in
+Postgres (`shared/inbox.py`); the broker's own delivery limit is only a last resort, and what passes
+it lands in the dead-letter queue too.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 __all__ = ["Settings", "SettingsError", "duration", "load"]
 
-_DURATION = re.compile(r"(\d+)\s*([mhd])")
+_DURATION = re.compile(r"(\d{1,5})\s*([mhd])", re.ASCII)
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -90,7 +90,7 @@ class Settings(BaseSettings):
     threshold: float = Field(0.3, gt=0, lt=1, description="Negative ratio above which retrieval is rebuilt")
     min_votes: int = Field(20, ge=1, description="Fewest votes in a window for a decision (`POLICY=wilson`)")
     cooldown_days: float = Field(
-        7, ge=0, description="Days of rest after a retrain or a rollback (`POLICY=wilson`)"
+        7, ge=0, le=3650, description="Days of rest after a retrain or a rollback (`POLICY=wilson`)"
     )
 
     # Report

@@ -203,7 +203,7 @@ async def judge(event: GenerationBuilt, work: UnitOfWork, deps: Deps) -> list[Ev
     if outcome == "promoted":
         await generations.clean_up(connection, row["app"])
     log.info("generation %d: %s", row["id"], outcome)
-    return [await _completed(connection, row, outcome, detail, verdict.figures), *_again(row, outcome)]
+    return [*_again(row, outcome), await _completed(connection, row, outcome, detail, verdict.figures)]
 
 
 async def _promote(connection: Connection, row: Record) -> tuple[Outcome, str]:
@@ -228,7 +228,7 @@ async def fail_build(event: Step, reason: str, work: UnitOfWork) -> list[Event]:
     if row is None or row["state"] not in ("building", "built"):
         return []
     await generations.finish(connection, row["id"], "failed", reason, {})
-    return [await _completed(connection, row, "failed", reason, {}), *_again(row, "failed")]
+    return [*_again(row, "failed"), await _completed(connection, row, "failed", reason, {})]
 
 
 async def fail_request(event: Request, reason: str, work: UnitOfWork) -> list[Event]:

@@ -105,7 +105,8 @@ class Trigger:
     async def take_event(self, request: web.Request) -> web.Response:
         """`POST /events`: a `feedback.evaluate` as a CloudEvent (binary or structured mode), for
         publishers who have no broker."""
-        if "Content-Type" in request.headers and request.content_type not in EVENT_TYPES:
+        named = request.can_read_body and "Content-Type" in request.headers
+        if named and request.content_type not in EVENT_TYPES:
             raise http.BadRequest("content-type", f"must be {' or '.join(EVENT_TYPES)}", status=415)
         headers = {
             # In HTTP headers (and only there) CloudEvents percent-encodes what is not ASCII.

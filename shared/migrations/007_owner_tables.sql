@@ -133,6 +133,7 @@ begin
         at := 'feedback_loop.as_time(f.created_at::text)';
         recent := at || ' >= $2';
     end if;
+    -- `in (select …)` is hashed, `= any` would compare each row with each of them.
     return format(
         'select distinct on (f.id) f.id::text as id, jsonb_build_object(%s) as data,'
         -- Infinity and the like are no time that a vote was cast.
@@ -140,8 +141,8 @@ begin
         || ' from %3$s f where f.id is not null and (%4$s) order by f.id',
         columns, at, owner,
         case when whole then 'true'
-             when numbered then format('f.id > $1 or %s or f.id = any ($3::bigint[])', recent)
-             else format('%s or f.id::text = any ($3)', recent) end
+             when numbered then format('f.id > $1 or %s or f.id in (select unnest($3::bigint[]))', recent)
+             else format('%s or f.id::text in (select unnest($3))', recent) end
     );
 end $$;
 
@@ -165,9 +166,11 @@ begin
     where v.app = 'default' and v.created_at >= c.since and v.source = 'feedback_log'
         and (not c.numbered or v.source_id ~ '^-?[0-9]{1,18}$');
 
+    -- With a key: what the planner knows of the ledger may be old, and it must not loop over a heap.
     create temp table owner_vote (
-        id text, conversation_id text collate "C", message_id text collate "C", user_id text collate "C",
-        row_key text collate "C", value smallint, reason_code text, comment text, created_at timestamptz
+        id text primary key, conversation_id text collate "C", message_id text collate "C",
+        user_id text collate "C", row_key text collate "C", value smallint, reason_code text, comment text,
+        created_at timestamptz
     ) on commit drop;
     execute
         'insert into pg_temp.owner_vote'
@@ -204,22 +207,24 @@ begin
     get diagnostics n = row_count;
     changed := changed + n;
 
+    -- Of several votes of one user on one message the last is left, and of that what is not recorded as
+    -- it is. (On conflict alone would lock, and so write, each row. As one statement with the insert,
+    -- looking for them would scan a table that grows.)
+    delete from pg_temp.owner_vote o using pg_temp.owner_vote l
+    where o.row_key = '' and l.row_key = '' and l.value is not null
+        and (o.conversation_id, o.message_id, o.user_id) = (l.conversation_id, l.message_id, l.user_id)
+        and (coalesce(o.created_at, '-infinity'), length(o.id), o.id)
+            < (coalesce(l.created_at, '-infinity'), length(l.id), l.id);
+    delete from pg_temp.owner_vote o using feedback_loop.vote v
+    where v.source = 'feedback_log' and v.source_id = o.id
+        and (v.value, v.reason_code, v.comment, v.created_at) is not distinct from
+            (o.value, o.reason_code, o.comment, coalesce(o.created_at, v.created_at));
+
     insert into feedback_loop.vote as v (conversation_id, message_id, user_id, row_key, value, reason_code,
         comment, source, source_id, created_at)
     select o.conversation_id, o.message_id, o.user_id, o.row_key, o.value, o.reason_code, o.comment,
         'feedback_log', o.id, coalesce(o.created_at, now())
-    from (
-        select distinct on (conversation_id, message_id, user_id, row_key) *
-        from pg_temp.owner_vote where value is not null
-        order by conversation_id, message_id, user_id, row_key,
-            created_at desc nulls last, length(id) desc, id desc
-    ) o
-    -- What is recorded as it is: most of it. On conflict alone would still lock, and so write, each row.
-    where not exists (
-        select from feedback_loop.vote v where v.source = 'feedback_log' and v.source_id = o.id
-            and (v.value, v.reason_code, v.comment, v.created_at) is not distinct from
-                (o.value, o.reason_code, o.comment, coalesce(o.created_at, v.created_at))
-    )
+    from pg_temp.owner_vote o where o.value is not null
     order by o.conversation_id, o.message_id, o.user_id, o.row_key
     on conflict (app, conversation_id, message_id, user_id, name, row_key) do update set
         value = excluded.value, reason_code = excluded.reason_code, comment = excluded.comment,
@@ -253,7 +258,7 @@ begin
         and (not c.numbered or a.conversation_id ~ '^-?[0-9]{1,18}$');
 
     create temp table owner_answer (
-        id text collate "C", user_id text, question text, answer text, created_at timestamptz
+        id text primary key, user_id text, question text, answer text, created_at timestamptz
     ) on commit drop;
     execute
         'insert into pg_temp.owner_answer'
@@ -270,22 +275,20 @@ begin
         and not exists (select from pg_temp.owner_answer o where o.id = a.conversation_id);
     get diagnostics changed = row_count;
 
+    delete from pg_temp.owner_answer o using feedback_loop.conversation a
+    where a.app = 'default' and a.conversation_id = o.id and a.message_id = ''
+        -- What the bot itself has said about an answer (citations, generation) is worth more.
+        and (a.source <> 'conversation_log'
+            or (a.user_id, a.question, a.answer, a.answered_at) is not distinct from
+                (o.user_id, o.question, o.answer, coalesce(o.created_at, a.answered_at)));
     insert into feedback_loop.conversation as a
         (conversation_id, user_id, question, answer, source, answered_at)
     select o.id, o.user_id, o.question, o.answer, 'conversation_log', coalesce(o.created_at, now())
-    from pg_temp.owner_answer o
-    where not exists (
-        select from feedback_loop.conversation a
-        where a.app = 'default' and a.conversation_id = o.id and a.message_id = ''
-            and (a.source <> 'conversation_log' or (a.user_id, a.question, a.answer, a.answered_at) is not distinct from
-                (o.user_id, o.question, o.answer, coalesce(o.created_at, a.answered_at)))
-    )
-    order by o.id
+    from pg_temp.owner_answer o order by o.id collate "C"
     on conflict (app, conversation_id, message_id) do update set
         user_id = excluded.user_id, question = excluded.question, answer = excluded.answer,
         updated_at = now(),
         answered_at = case when excluded.answered_at = now() then a.answered_at else excluded.answered_at end
-    -- What the bot itself has said about an answer (its citations, its generation) is worth more.
     where a.source = excluded.source;
     get diagnostics n = row_count;
     changed := changed + n;

@@ -27,12 +27,17 @@ Start = Callable[..., Any]
 
 
 @pytest.fixture
-async def loop(start: Start) -> Loop:
-    """With votes of an hour ago that call for a retrain."""
+async def empty(start: Start) -> Loop:
+    """Without any votes."""
     runtime: Runtime = await start([build])
-    loop = Loop(runtime.kernel)
-    await loop.cast(59, 41)
-    return loop
+    return Loop(runtime.kernel)
+
+
+@pytest.fixture
+async def loop(empty: Loop) -> Loop:
+    """With votes that call for a retrain at nine."""
+    await empty.cast(59, 41)
+    return empty
 
 
 async def reason(loop: Loop, **fields: Any) -> str:
@@ -179,49 +184,49 @@ async def judged_now(loop: Loop) -> str:
     return await reason(loop, as_of=await loop.now())
 
 
-async def test_two_retrains_in_vain_open_the_breaker(loop: Loop) -> None:
-    await after_two_retrains(loop, 0.4)
-    said = await loop.evaluate(await loop.now())
+async def test_two_retrains_in_vain_open_the_breaker(empty: Loop) -> None:
+    await after_two_retrains(empty, 0.4)
+    said = await empty.evaluate(await empty.now())
     assert (said.type, said.verdict, said.reason) == ("report.ready", "paused", "breaker_open")
 
 
-async def test_two_retrains_that_helped_a_little_do_not(loop: Loop) -> None:
-    await after_two_retrains(loop, 0.42)
-    assert await judged_now(loop) == ACTS
+async def test_two_retrains_that_helped_a_little_do_not(empty: Loop) -> None:
+    await after_two_retrains(empty, 0.42)
+    assert await judged_now(empty) == ACTS
 
 
-async def test_one_retrain_in_vain_does_not(loop: Loop) -> None:
-    await loop.retrained(timedelta(days=10), 0.4)
-    await loop.cast(59, 41, await loop.now() - 9 * DAY)
-    assert await judged_now(loop) == ACTS
+async def test_one_retrain_in_vain_does_not(empty: Loop) -> None:
+    await empty.retrained(timedelta(days=10), 0.4)
+    await empty.cast(59, 41, await empty.now() - 9 * DAY)
+    assert await judged_now(empty) == ACTS
 
 
-async def test_retrain_that_too_few_have_judged_since_is_not_in_vain(loop: Loop) -> None:
+async def test_retrain_that_too_few_have_judged_since_is_not_in_vain(empty: Loop) -> None:
     for ago, votes in ((25, 100), (10, 19)):
-        await loop.retrained(timedelta(days=ago), 0.4)
-        await loop.cast(0, votes, await loop.now() - (ago - 1) * DAY)
-    assert await judged_now(loop) == ACTS
+        await empty.retrained(timedelta(days=ago), 0.4)
+        await empty.cast(0, votes, await empty.now() - (ago - 1) * DAY)
+    assert await judged_now(empty) == ACTS
 
 
-async def test_votes_long_after_a_retrain_are_not_held_against_it(loop: Loop) -> None:
-    for ago in (90, 50):
-        await loop.retrained(timedelta(days=ago), 0.4)
-        await loop.cast(90, 10, await loop.now() - (ago - 1) * DAY)
-    await loop.cast(590, 410, await loop.now() - HOUR)
-    assert await judged_now(loop) == ACTS
+async def test_votes_long_after_a_retrain_are_not_held_against_it(empty: Loop) -> None:
+    for ago, dislikes in ((90, 41), (50, 10)):
+        await empty.retrained(timedelta(days=ago), 0.4)
+        await empty.cast(100 - dislikes, dislikes, await empty.now() - (ago - 1) * DAY)
+    await empty.cast(500, 500, await empty.now() - HOUR)
+    assert await judged_now(empty) == ACTS
 
 
-async def test_resuming_closes_the_breaker(loop: Loop) -> None:
-    await after_two_retrains(loop, 0.4)
-    await loop.tell(LoopResumed())
-    assert await judged_now(loop) == ACTS
+async def test_resuming_closes_the_breaker(empty: Loop) -> None:
+    await after_two_retrains(empty, 0.4)
+    await empty.tell(LoopResumed())
+    assert await judged_now(empty) == ACTS
 
 
-async def test_retrains_of_another_app_open_no_breaker(loop: Loop) -> None:
+async def test_retrains_of_another_app_open_no_breaker(empty: Loop) -> None:
     for ago in (25, 10):
-        await loop.retrained(timedelta(days=ago), 0.4, app="shop")
-        await loop.cast(59, 41, await loop.now() - (ago - 1) * DAY)
-    assert await judged_now(loop) == ACTS
+        await empty.retrained(timedelta(days=ago), 0.4, app="shop")
+        await empty.cast(59, 41, await empty.now() - (ago - 1) * DAY)
+    assert await judged_now(empty) == ACTS
 
 
 # --- a pause --------------------------------------------------------------------------------

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -81,12 +82,11 @@ async def test_a_source_has_one_name_in_every_unicode_form(rig: Rig) -> None:
 
 
 async def test_a_burst_is_few_builds_and_ends_with_all_of_it(rig: Rig) -> None:
-    await asyncio.gather(
-        *(rig.post(f"d{n}", article(f"Document {n}", {"Only": f"Text {n}"})) for n in range(30))
-    )
+    texts = {f"d{n}": article(f"Document {n}", {"Only": f"Text {n}"}) for n in range(30)}
+    await asyncio.gather(*(rig.post(source, text) for source, text in texts.items()))
     await rig.settled()
     found = {hit["source"] for hit in (await rig.search("Text", 100))["results"]}
-    assert found == {f"d{n}" for n in range(30)}
+    assert found == texts.keys()
     assert len(rig.outcomes.completed) <= 10
     assert len(rig.embedder.built) == 30
 
@@ -172,24 +172,35 @@ async def test_without_the_token_nothing_is_shown_or_taken(start: Start, method:
 # --- deleting -------------------------------------------------------------------------------
 
 
+@asynccontextmanager
+async def no_build(rig: Rig) -> AsyncIterator[None]:
+    """Inside the block a build is under way, and no build ends."""
+    held, release = asyncio.Event(), asyncio.Event()
+
+    async def hold(texts: object) -> None:
+        held.set()
+        await release.wait()
+
+    rig.embedder.before = hold
+    await rig.post("late", article("Late"))
+    await held.wait()
+    yield
+    release.set()
+
+
 async def test_a_deleted_document_disappears_before_any_build(rig: Rig) -> None:
     await rig.post("keep", article("Keep"))
     await rig.post("drop", article("Drop"))
     await rig.settled()
     generation = (await rig.search("part"))["generation"]
 
-    async def hold(texts: object) -> None:
-        await asyncio.Event().wait()
-
-    rig.embedder.before = hold
-    await rig.post("late", article("Late"))  # from here on every build waits
-    await rig.delete("drop")
-    found = await rig.search("What Drop says in part 1", 50)
+    async with no_build(rig):
+        await rig.delete("drop")
+        found = await rig.search("What Drop says in part 1", 50)
+        shown = await rig.rows("select distinct source from feedback_loop.active_chunk")
     assert found["generation"] == generation
     assert {hit["source"] for hit in found["results"]} == {"keep"}
-    shown = await rig.rows("select distinct source from feedback_loop.active_chunk")
     assert shown == [("keep",)]
-    rig.embedder.before = None
 
 
 async def test_a_document_that_comes_again_does_not_show_its_old_text(rig: Rig) -> None:
@@ -197,13 +208,11 @@ async def test_a_document_that_comes_again_does_not_show_its_old_text(rig: Rig) 
     await rig.post("price", article("Price", {"Now": "It costs five."}))
     await rig.settled()
 
-    async def hold(texts: object) -> None:
-        await asyncio.Event().wait()
-
-    rig.embedder.before = hold
-    await rig.delete("price")
-    await rig.post("price", article("Price", {"Now": "It costs six."}))
-    assert {hit["source"] for hit in (await rig.search("It costs five.", 50))["results"]} == {"keep"}
+    async with no_build(rig):
+        await rig.delete("price")
+        await rig.post("price", article("Price", {"Now": "It costs six."}))
+        found = await rig.search("It costs five.", 50)
+    assert {hit["source"] for hit in found["results"]} == {"keep"}
 
 
 async def test_a_document_that_comes_again_unchanged_is_found_again(rig: Rig) -> None:

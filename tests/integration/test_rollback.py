@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from shared.events import GenerationRequested
+from shared.events import GenerationRequested, RollbackRequested
 from tests.support.embedder import Bigrams, Rig, article, start_rig
+from tests.support.events import publish_envelopes
 
 Start = Callable[..., Any]
 
@@ -50,6 +51,16 @@ async def test_a_second_rollback_goes_one_further_back(rig: Rig) -> None:
     await rig.roll_back()
     await rig.roll_back()
     assert await shown(rig) == (1, "generation 1")
+
+
+async def test_a_rollback_that_comes_twice_goes_back_once(rig: Rig) -> None:
+    await build_generations(rig, 3)
+    envelope = await rig.publish(RollbackRequested())
+    await rig.end_of(envelope)
+    await publish_envelopes(rig.runtime.kernel, envelope)
+    await rig.build("documents")  # it comes after it in the queue
+    assert [ended.reason for _, ended in rig.outcomes.completed].count("rollback") == 1
+    assert await rig.rows("select previous from feedback_loop.promotion where generation = 4") == [(2,)]
 
 
 async def test_a_rollback_goes_to_a_given_generation(rig: Rig) -> None:
@@ -180,13 +191,19 @@ async def test_a_build_under_way_is_superseded_by_a_rollback_and_done_again(rig:
 async def test_a_rollback_does_not_wait_for_a_long_build(rig: Rig) -> None:
     await build_generations(rig, 2)
 
-    async def take_time(texts: object) -> None:
-        await asyncio.sleep(0.01)
+    held, release = asyncio.Event(), asyncio.Event()
 
-    rig.embedder.before = take_time
+    async def hold(texts: object) -> None:
+        held.set()
+        await release.wait()
+
+    rig.embedder.before = hold
     await rig.post("long", article("Long", 3000))
-    await rig.roll_back()
-    assert await rig.value("select state from feedback_loop.generation where id = 3") == "building"
+    await held.wait()
+    asked = await rig.publish(RollbackRequested())
+    release.set()
+    await rig.end_of(asked)
+    assert await rig.value("select remaining from feedback_loop.generation where id = 3") > 0
     await rig.settled()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -20,10 +20,10 @@ from shared.database import Database
 from shared.events import Envelope, Event, LoopFailed, LoopPaused, LoopResumed, Message
 from shared.failures import Reject, Retry, Unavailable
 from shared.memory import MemoryBus
-from shared.router import GiveUp, Registration
-from shared.runtime import Builder, Kernel, Runtime, Service
+from shared.runtime import Builder, Runtime
 from shared.work import UnitOfWork
 from tests.support.events import publish, publish_envelopes, wait_until
+from tests.support.probe import Probe, nothing
 from tests.support.proxy import in_front_of
 from tests.support.rabbit import dead_letters, sweep
 
@@ -32,7 +32,6 @@ SETTLED = 0.15
 """Seconds in which something unwanted would have shown up."""
 
 Start = Callable[..., Awaitable[Runtime]]
-Work = Callable[[Event, UnitOfWork], Awaitable[list[Event]]]
 
 
 async def effect(event: Event, work: UnitOfWork) -> list[Event]:
@@ -42,33 +41,6 @@ async def effect(event: Event, work: UnitOfWork) -> list[Event]:
         "insert into public.effect (event_id, consumer) values ($1, $2)", work.envelope.id, work.consumer
     )
     return [LoopResumed(why="follows")]
-
-
-@dataclass
-class Probe:
-    """A service with one handler, which keeps what it was called with."""
-
-    name: str = "probe"
-    work: Work = effect
-    event: type[Event] = LoopPaused
-    on_give_up: GiveUp | None = None
-    announces: bool = True
-    prefetch: int = 4
-    calls: list[Event] = field(default_factory=list)
-
-    async def handle(self, event: Event, work: UnitOfWork, deps: object) -> list[Event]:
-        self.calls.append(event)
-        return await self.work(event, work)
-
-    def __call__(self, kernel: Kernel) -> Service:
-        registration = Registration(self.event, self.handle, self.on_give_up)
-        return Service(
-            self.name, registrations=[registration], prefetch=self.prefetch, announces=self.announces
-        )
-
-
-async def nothing(event: Event, work: UnitOfWork) -> list[Event]:
-    return []
 
 
 def downstream() -> Probe:
@@ -159,7 +131,7 @@ def memory(start: Start, database: Database) -> Case:
 
 
 async def test_effect_inbox_and_outbox_are_one_transaction(case: Case) -> None:
-    probe, after = Probe(), downstream()
+    probe, after = Probe(work=effect), downstream()
     runtime = await case.run(probe, after)
     (sent,) = await publish(runtime.kernel, LoopPaused(why="x"))
     await wait_until(lambda: after.calls)
@@ -190,7 +162,7 @@ async def test_a_handler_that_raises_after_begin_leaves_nothing(case: Case) -> N
 
 
 async def test_a_handler_without_a_transaction_has_its_inbox_row(case: Case) -> None:
-    probe = Probe(work=nothing)
+    probe = Probe()
     runtime = await case.run(probe)
     (sent,) = await publish(runtime.kernel, LoopPaused())
     await wait_until(lambda: case.handled(sent.id))
@@ -203,7 +175,7 @@ async def test_derived_events_carry_cause_correlation_and_a_derived_id(memory: C
         got.append(work.envelope)
         return []
 
-    runtime = await memory.run(Probe(), Probe("downstream", keep, LoopResumed))
+    runtime = await memory.run(Probe(work=effect), Probe("downstream", keep, LoopResumed))
     (sent,) = await publish(runtime.kernel, LoopPaused())
     await wait_until(lambda: got)
     assert got[0].cause == sent.id
@@ -213,7 +185,7 @@ async def test_derived_events_carry_cause_correlation_and_a_derived_id(memory: C
 
 
 async def test_a_duplicate_has_no_second_effect(case: Case) -> None:
-    probe = Probe(prefetch=1)
+    probe = Probe(work=effect, prefetch=1)
     runtime = await case.run(probe, downstream())
     (sent,) = await publish(runtime.kernel, LoopPaused())
     await wait_until(lambda: case.handled(sent.id))
@@ -269,7 +241,7 @@ async def test_a_duplicate_decides_as_before_though_data_changed(memory: Case) -
 async def test_a_duplicate_publishes_what_was_stored_and_not_published(
     memory: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    probe, after = Probe(), downstream()
+    probe, after = Probe(work=effect), downstream()
     runtime = await memory.run(probe, after)
     bus = runtime.kernel.bus
     sent = Envelope.root(LoopPaused(), "/test")
@@ -408,7 +380,7 @@ BAD = {
 
 
 async def test_what_is_no_event_is_dead_lettered_at_once_and_neighbours_are_untouched(case: Case) -> None:
-    probe, failed = Probe(work=nothing), announced()
+    probe, failed = Probe(), announced()
     runtime = await case.run(probe, failed)
     bad = dict(BAD)
     if case.settings:
@@ -429,7 +401,7 @@ async def test_what_is_no_event_is_dead_lettered_at_once_and_neighbours_are_unto
 
 async def test_the_same_invalid_message_is_announced_once(memory: Case) -> None:
     failed = announced()
-    runtime = await memory.run(Probe(work=nothing), failed)
+    runtime = await memory.run(Probe(), failed)
     for _ in range(2):
         await runtime.kernel.bus.publish(BAD["no JSON"][0])
     await memory.dead(runtime, 2)
@@ -496,7 +468,7 @@ async def test_the_relay_publishes_what_a_crash_left_between_commit_and_publish(
     memory: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     after = downstream()
-    runtime = await memory.run(Probe(), after)
+    runtime = await memory.run(Probe(work=effect), after)
     bus = runtime.kernel.bus
 
     async def refuse(message: Message) -> None:
@@ -515,7 +487,7 @@ async def test_a_crash_between_publish_and_acknowledgement_is_absorbed(
     memory: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     after = downstream()
-    probe = Probe()
+    probe = Probe(work=effect)
     runtime = await memory.run(probe, after)
     outbox = runtime.kernel.outbox
     publish_soon = outbox.publish_soon
@@ -592,7 +564,7 @@ async def test_a_cancelled_handler_leaves_nothing_and_its_event_comes_again(
         return []
 
     monkeypatch.setattr("shared.runtime.DRAIN", 0.1)
-    hanging, next_one = Probe(work=hang), Probe()
+    hanging, next_one = Probe(work=hang), Probe(work=effect)
     first = await case.run(hanging)
     (sent,) = await publish(first.kernel, LoopPaused())
     await wait_until(lambda: hanging.calls)
@@ -707,7 +679,7 @@ async def test_an_anonymous_evaluation_waits_as_it_came_while_the_database_is_do
     memory: Case, dsn: str
 ) -> None:
     async with in_front_of(dsn, 5432) as proxy:
-        probe = Probe(work=nothing, event=events.FeedbackEvaluate)
+        probe = Probe(event=events.FeedbackEvaluate)
         runtime = await memory.run(probe, database_url=proxy.url)
         await proxy.cut()
         await runtime.kernel.bus.publish(Message("feedback.evaluate", {}, b'{"app": "shop"}'))
@@ -726,7 +698,7 @@ async def test_an_anonymous_evaluation_waits_as_it_came_while_the_database_is_do
 async def test_whatever_a_foreign_source_is_called_its_event_can_be_relayed(
     memory: Case, source: str
 ) -> None:
-    probe = Probe(work=nothing, event=events.FeedbackEvaluate)
+    probe = Probe(event=events.FeedbackEvaluate)
     runtime = await memory.run(probe)
     for headers in ({"ce-source": source, "ce-id": "1"}, {"ce-source": source}):
         await runtime.kernel.bus.publish(Message("feedback.evaluate", headers, b"{}"))
@@ -749,7 +721,7 @@ async def test_two_consumers_of_one_foreign_event_see_one_run(memory: Case) -> N
 
 
 async def test_an_event_with_an_unknown_cause_is_no_trouble(memory: Case) -> None:
-    probe = Probe(work=nothing)
+    probe = Probe()
     runtime = await memory.run(probe)
     sent = replace(Envelope.root(LoopPaused(), "/test"), cause=uuid4())
     await publish_envelopes(runtime.kernel, sent)

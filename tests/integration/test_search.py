@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
+import asyncpg
 import pytest
 
 from shared.failures import Unavailable
@@ -23,10 +23,7 @@ async def rig(start: Start) -> Rig:
 
 async def fill(rig: Rig, chunks: int, app: str = "default") -> int:
     """A promoted generation of `chunks` random vectors, written by SQL. Returns its id."""
-    generator = np.random.default_rng(7)
-    vectors = generator.normal(size=(chunks, 64)).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    async with rig.database.connection() as connection:
+    async with rig.database.transaction() as connection:
         generation: int = await connection.fetchval(
             "insert into feedback_loop.generation (app, model, chunker, reason, state, chunks, batches,"
             " remaining, counts, starts_anew)"
@@ -54,14 +51,20 @@ async def fill(rig: Rig, chunks: int, app: str = "default") -> int:
             chunks,
             app,
         )
-        for start in range(0, chunks, 2000):
-            await connection.executemany(
-                "insert into feedback_loop.vector_1 (chunk_hash, embedding) values ($1, $2::real[]::vector)",
-                [
-                    (f"{app}{number}", vectors[number].tolist())
-                    for number in range(start, min(start + 2000, chunks))
-                ],
-            )
+        # Building an index anew is quicker than adding to it.
+        await connection.execute("drop index feedback_loop.vector_1_embedding_idx")
+        await connection.execute("select setseed(0.5)")
+        await connection.execute(
+            "insert into feedback_loop.vector_1 (chunk_hash, embedding)"
+            " select $1 || n, array(select random() - 0.5 + 0 * n from generate_series(1, 64))::vector"
+            " from generate_series(0, $2::integer - 1) n",
+            app,
+            chunks,
+        )
+        await connection.execute(
+            "create index vector_1_embedding_idx on feedback_loop.vector_1"
+            " using hnsw (embedding vector_cosine_ops)"
+        )
         await connection.execute(
             "insert into feedback_loop.active_generation (app, generation) values ($1, $2)"
             " on conflict (app) do update set generation = $2",
@@ -100,7 +103,7 @@ async def test_a_content_in_many_documents_is_found_once(rig: Rig) -> None:
     await rig.call("POST", "/documents", documents)
     await rig.settled()
     results = (await rig.search("What Terms says in part 0", 5))["results"]
-    assert [hit["source"] for hit in results][0] == "d00"
+    assert results[0]["source"] == "d00"
     assert len({hit["chunk"] for hit in results}) == 5
 
 
@@ -111,14 +114,25 @@ async def test_as_many_are_found_as_asked_for(rig: Rig, k: int) -> None:
     assert len((await rig.search("part", k))["results"]) == k
 
 
-async def test_a_small_app_beside_a_large_one_gets_its_results(rig: Rig) -> None:
+async def test_a_small_app_beside_a_large_one_gets_its_results(start: Start, dsn: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    await connection.execute("load 'vector'")
+    name = await connection.fetchval("select current_database()")
+    # Where the index gives up; the usual 20,000 would take a table of more than that.
+    await connection.execute(f"alter database {name} set hnsw.max_scan_tuples = 300")
+    await connection.close()
+    rig = await start_rig(start)
     await rig.post("small", article("Small", 30), app="small")
     await rig.settled()
+    # Everything else is nearer to any query.
+    await rig.value(
+        "update feedback_loop.vector_1 set embedding = array_fill(0, array[64])::vector - embedding"
+    )
     await fill(rig, 3000)
-    results = (await rig.search("What Small says in part 7", 10, app="small"))["results"]
-    assert len(results) == 10
-    assert results[0]["heading"] == "Small › Part 7"
-    assert {hit["source"] for hit in results} == {"small"}
+    results = (await rig.search("part", 10, app="small"))["results"]
+    assert [hit["source"] for hit in results] == ["small"] * 10
+    scores = [hit["score"] for hit in results]
+    assert scores == sorted(scores, reverse=True)
 
 
 async def test_a_large_generation_is_searched_by_its_index(rig: Rig) -> None:
@@ -127,15 +141,14 @@ async def test_a_large_generation_is_searched_by_its_index(rig: Rig) -> None:
     generation = await fill(rig, 20_000)
     scans = (
         "select idx_scan from pg_stat_user_indexes where schemaname = 'feedback_loop'"
-        " and relname = 'vector_1' and indexrelname like '%embedding%'"
+        " and indexrelname = 'vector_1_embedding_idx'"
     )
-    before = await rig.value(scans)
     for number in range(12):  # prepared statements get a generic plan after some
         found = await rig.search(f"query {number}")
         assert (found["generation"], len(found["results"])) == (generation, 10)
 
     async def counted() -> bool:
-        return await rig.value(scans) - before >= 12
+        return bool(await rig.value(scans) >= 12)
 
     await wait_until(counted)
 

@@ -1,0 +1,186 @@
+"""Writes the configuration table of both READMEs from `shared/settings.py`.
+
+    python scripts/config_table.py            writes it between the markers
+    python scripts/config_table.py --check    says which README is out of date, and exits with 1
+
+The groups and the order are those of `.env.example`, which a test holds against the settings too. The
+Korean words are kept here, under the English ones: a description that changes asks for a new translation.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from shared.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+START, END = "<!-- configuration: start -->", "<!-- configuration: end -->"
+READMES = {"README.md": "en", "README.ko.md": "ko"}
+
+KOREAN = {
+    # The head and the groups
+    "Variable": "변수",
+    "Default": "기본값",
+    "Meaning": "뜻",
+    "One of": "선택지",
+    "Where it runs": "실행 환경",
+    "Trigger": "트리거",
+    "Decision": "판정",
+    "Report": "보고서",
+    "Slack": "Slack",
+    "Knowledge": "지식 베이스",
+    # The descriptions
+    "HTTP port to listen on (0: any free port)": "HTTP 포트 (0: 비어 있는 아무 포트)",
+    "Address to listen on": "수신 대기할 주소",
+    "PostgreSQL with pgvector; not set: an embedded PostgreSQL 18 in `DATA_DIR`": (
+        "pgvector가 있는 PostgreSQL. 비워 두면 `DATA_DIR`에 내장 PostgreSQL 18을 띄웁니다"
+    ),
+    "Most connections one process opens to PostgreSQL": "프로세스 하나가 PostgreSQL에 여는 최대 연결 수",
+    "RabbitMQ (`amqp://` or `amqps://`); not set: the bus within one process": (
+        "RabbitMQ 주소(`amqp://` 또는 `amqps://`). 비워 두면 프로세스 안의 버스를 씁니다"
+    ),
+    "Kind of RabbitMQ queue to declare": "선언할 RabbitMQ 큐의 종류",
+    "Topic exchange, and the prefix of every queue's name": "토픽 익스체인지 이름이자 모든 큐 이름의 접두사",
+    "Folder of the embedded PostgreSQL (used when `DATABASE_URL` is not set)": (
+        "내장 PostgreSQL의 폴더 (`DATABASE_URL`이 없을 때 사용)"
+    ),
+    "`production` warns at start about an open trigger; implied on Render": (
+        "`production`이면 시작할 때 토큰 없는 트리거를 경고합니다. Render에서는 자동으로 적용됩니다"
+    ),
+    "Set by Render itself: its disk is not kept": "Render가 직접 설정합니다. 디스크가 보존되지 않습니다",
+    "Set by Render itself: the public URL of this service": "Render가 직접 설정합니다. 이 서비스의 공개 URL",
+    "Logs for people or as JSON lines": "사람이 읽는 로그 또는 JSON 줄 로그",
+    "Least level logged": "기록할 최소 로그 레벨",
+    "Bearer token for `/run-feedback-loop` and `/events`; not set: open to anyone": (
+        "`/run-feedback-loop`와 `/events`의 Bearer 토큰. 비워 두면 누구나 호출할 수 있습니다"
+    ),
+    "Minutes after a run's start in which further hits join it": (
+        "실행이 시작된 뒤, 이후의 호출이 같은 실행에 합류하는 시간(분)"
+    ),
+    "Bearer token for votes, conversations, documents and search; not set: open to anyone": (
+        "투표·대화·문서·검색의 Bearer 토큰. 비워 두면 누구나 호출할 수 있습니다"
+    ),
+    "`wilson`: act on what is certain; `ratio`: negative ratio over the threshold": (
+        "`wilson`: 통계적으로 확실할 때만 조치, `ratio`: 부정 비율이 기준을 넘으면 조치"
+    ),
+    "Negative ratio above which retrieval is rebuilt": "이 부정 비율을 넘으면 검색 색인을 다시 만듭니다",
+    "Fewest votes in a window for a decision (`POLICY=wilson`)": (
+        "판정에 필요한 구간별 최소 투표 수 (`POLICY=wilson`)"
+    ),
+    "Days of rest after a retrain or a rollback (`POLICY=wilson`)": (
+        "재임베딩이나 되돌리기 뒤에 쉬는 일수 (`POLICY=wilson`)"
+    ),
+    "Time zone of the report": "보고서의 시간대",
+    "Language of the report": "보고서의 언어",
+    "Votes that the report counts: `since_last` scheduled report, or `24h`, `7d`, …": (
+        "보고서가 세는 투표: `since_last`(지난 예약 보고서 이후) 또는 `24h`, `7d` 등"
+    ),
+    "Address behind the report's link (default: the public URL of this service)": (
+        "보고서 링크의 주소 (기본값: 이 서비스의 공개 URL)"
+    ),
+    "Bot token (`xoxb-…`, scope `chat:write`)": "봇 토큰 (`xoxb-…`, 권한 `chat:write`)",
+    "Channel the bot posts to, name or id": "봇이 글을 올릴 채널의 이름 또는 ID",
+    "Incoming webhook, instead of bot and channel": "봇과 채널 대신 쓰는 Incoming Webhook",
+    "`1`: also post when a run starts": "`1`: 실행이 시작될 때도 알립니다",
+    "Slack's Web API (GovSlack has its own)": "Slack Web API 주소 (GovSlack은 주소가 다릅니다)",
+    "Folder of documents (`.md .txt .html .pdf`), read again at every retrain": (
+        "문서 폴더(`.md .txt .html .pdf`). 재임베딩할 때마다 다시 읽습니다"
+    ),
+    "`use`: Universal Sentence Encoder, offline; `openai`: any OpenAI-compatible API": (
+        "`use`: 오프라인 Universal Sentence Encoder, `openai`: OpenAI 호환 API"
+    ),
+    "Base URL of the embeddings API": "임베딩 API의 기본 URL",
+    "Key of the embeddings API": "임베딩 API의 키",
+    "Model of the embeddings API": "임베딩 API의 모델",
+    "Chunks in one embedding batch": "임베딩 배치 하나의 청크 수",
+}
+
+
+class Untranslated(Exception):
+    """A description has no Korean yet; the text is the description."""
+
+
+def main(arguments: list[str]) -> int:
+    try:
+        texts = {name: _replaced(ROOT / name, _table(language)) for name, language in READMES.items()}
+    except Untranslated as missing:
+        print(f"config_table: no Korean for {str(missing)!r}: add it to KOREAN", file=sys.stderr)
+        return 1
+    stale = [name for name, text in texts.items() if text != (ROOT / name).read_text(encoding="utf-8")]
+    if "--check" in arguments:
+        for name in stale:
+            print(f"config_table: {name} is out of date: run `python {sys.argv[0]}`", file=sys.stderr)
+        return 1 if stale else 0
+    for name in stale:
+        (ROOT / name).write_text(texts[name], encoding="utf-8")
+        print(f"{name} written")
+    return 0
+
+
+def _replaced(path: Path, table: str) -> str:
+    before, start, rest = path.read_text(encoding="utf-8").partition(START)
+    _, end, after = rest.partition(END)
+    if not start or not end:
+        raise SystemExit(f"config_table: {path.name} lacks the markers {START} and {END}")
+    return f"{before}{start}\n{table}\n{end}{after}"
+
+
+def _table(language: str) -> str:
+    def said(english: str) -> str:
+        if language == "en":
+            return english
+        if english not in KOREAN:
+            raise Untranslated(english)
+        return KOREAN[english]
+
+    head = [said("Variable"), said("Default"), said("Meaning")]
+    lines = [_row(*head), "|---|---|---|"]
+    for kind, name in _example():
+        if kind == "group":
+            lines.append(f"| **{said(name)}** | | |")
+            continue
+        field = Settings.model_fields[name.lower()]
+        meaning = said(field.description or "")
+        if options := _unsaid_options(field):
+            meaning += f". {said('One of')}: {', '.join(f'`{option}`' for option in options)}"
+        default = _default(field)
+        lines.append(_row(f"`{name}`", f"`{default}`" if default else "", meaning))
+    return "\n".join(lines)
+
+
+def _example() -> Iterator[tuple[Literal["group", "setting"], str]]:
+    for line in (ROOT / ".env.example").read_text(encoding="utf-8").splitlines():
+        if line.startswith("## "):
+            yield "group", line[3:]
+        elif found := re.match(r"#([A-Z_]+)=", line):
+            yield "setting", found[1]
+
+
+def _default(field: FieldInfo) -> str:
+    value = field.default
+    if value is None:
+        return ""
+    return str(int(value)) if isinstance(value, bool) else str(value)
+
+
+def _unsaid_options(field: FieldInfo) -> tuple[str, ...]:
+    """The values that the setting may have, where its description does not name them."""
+    if get_origin(field.annotation) is not Literal:
+        return ()
+    options = get_args(field.annotation)
+    description = field.description or ""
+    return () if any(f"`{option}`" in description for option in options) else options
+
+
+def _row(*cells: str) -> str:
+    return "|" + "|".join(f" {cell} " if cell else " " for cell in cells) + "|"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
