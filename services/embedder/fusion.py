@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from services.embedder.vectors import Vectors
 
-__all__ = ["CANDIDATES", "PRIOR", "Fused", "baseline", "fuse"]
+__all__ = ["CANDIDATES", "PRIOR", "Fused", "fuse", "mean_cosine"]
 
 PRIOR = 0.5
 """The weight α of the vectors before anything is learned."""
@@ -78,7 +78,7 @@ def fuse(
         best: the best BM25 of any chunk for the question, as `Match.best`.
         bound: what no chunk can reach, as `Match.bound`.
         alpha: the weight of the vectors, 0 to 1.
-        baseline: the cosine of unrelated texts under this model, below 1.
+        baseline: the cosine of unrelated texts under this model, as `mean_cosine` measures it; below 1.
 
     Raises:
         ValueError: shapes differ, or a number is out of its range.
@@ -93,8 +93,11 @@ def fuse(
     return Fused(np.asarray(alpha * dense + (1 - alpha) * lexical, np.float32), dense, lexical)
 
 
-def baseline(vectors: Vectors) -> float:
-    """The mean cosine of different rows of `vectors`, at least two: of texts that are unrelated, what
-    `fuse` takes; of one collection's chunks it is too high, for they have a subject in common."""
+def mean_cosine(vectors: Vectors) -> float:
+    """Of different rows of `vectors`, which must be two at least.
+
+    Of a handful of unrelated sentences it is what `fuse` takes for a baseline. Of one collection's
+    chunks it would be too high, for they have a subject in common.
+    """
     count = len(vectors)
     return float((np.square(vectors.sum(axis=0)).sum() - count) / (count * (count - 1)))

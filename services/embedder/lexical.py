@@ -8,8 +8,8 @@ Beyond", 2009; idf as in Lucene). What the terms are is in `terms`.
 
 What is guaranteed: an index never changes, so a search may go on in one while the next is made; a
 score depends on the question and on the set of chunks alone, to the last bit, whether the index was
-built at once or renewed a hundred times; equal scores go by id. What is not: a question of more than
-`LONGEST` different terms is judged by its weightiest.
+built at once or renewed a hundred times; equal scores go by id. What is not: a question with more than
+`LONGEST` different terms that stand in chunks is judged by the weightiest of them.
 
 Chunks are kept in segments, as in Lucene: a renewal makes new ones of what is new, drops from the
 others what has gone, and merges small ones.
@@ -33,7 +33,7 @@ K1 = 1.2
 B = 0.75
 
 LONGEST = 128
-"""Different terms of a question that count: it bounds the time of a page pasted into the search."""
+"""Different terms of a question that are looked for: it bounds the time of a page pasted as a question."""
 
 SEGMENT = 8_192
 """Chunks in a segment, at most: more make searches faster (at 100,000 chunks: 16,384 take 0.7 of the
@@ -196,25 +196,28 @@ class LexicalIndex:
 
     def match(self, question: str) -> Match:
         """Score every chunk: about a millisecond for 10,000 of 500 characters."""
-        terms, weights = self._weigh(question)
+        terms, weights, bound = self._weigh(question)
         scores = np.zeros(self._chunks, np.float32)
         begin = 0
         for segment in self._segments:
             end = begin + len(segment.ids)
             self._add(segment, terms, weights, scores[begin:end])
             begin = end
-        return Match(float(scores.max(initial=0)), float(weights.sum()), self._segments, scores)
+        return Match(float(scores.max(initial=0)), bound, self._segments, scores)
 
-    def _weigh(self, question: str) -> tuple[NDArray[np.uint64], Floats]:
-        """The terms of a question and what each can add to a score, at most."""
+    def _weigh(self, question: str) -> tuple[NDArray[np.uint64], Floats, float]:
+        """The terms of a question to look for, what each can add to a score, and the bound of scores."""
         terms, times = np.unique(occurrences([question])[0], return_counts=True)
         holders = np.zeros(len(terms))
         for segment in self._segments:
             starts, ends = segment.spans(terms)
             holders += ends - starts
         weights = times * (K1 + 1) * np.log1p((self._chunks - holders + 0.5) / (holders + 0.5))
-        weightiest = np.sort(np.argsort(-weights, kind="stable")[:LONGEST])
-        return terms[weightiest], weights[weightiest].astype(np.float32)
+        # What nobody wrote costs no time, and must not crowd out what somebody did.
+        order = np.argsort(np.where(holders, -weights, 0), kind="stable")[:LONGEST]
+        chosen = np.sort(order[holders[order] > 0])
+        bound = weights[chosen].sum() + weights[holders == 0].sum()
+        return terms[chosen], weights[chosen].astype(np.float32), float(bound)
 
     def _add(self, segment: _Segment, terms: NDArray[np.uint64], weights: Floats, scores: Floats) -> None:
         saturation = (K1 * (1 - B + B * segment.lengths / self._mean)).astype(np.float32)
@@ -262,7 +265,8 @@ def _postings(
     owners += begin
     lengths[begin:end] = np.bincount(owners, minlength=end)[begin:end]
     standing, counts = np.unique(terms << np.uint64(_ROW) | owners.astype(np.uint64), return_counts=True)
-    return standing << np.uint64(_COUNT) | np.minimum(counts, 255).astype(np.uint64)
+    postings: NDArray[np.uint64] = standing << np.uint64(_COUNT) | np.minimum(counts, 255).astype(np.uint64)
+    return postings
 
 
 def _merged(segments: Sequence[_Segment], wanted: Ids | None = None) -> _Segment:

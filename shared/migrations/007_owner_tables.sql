@@ -84,7 +84,7 @@ begin
     numbered := feedback_loop.owner_column_type(owner, 'id') in ('smallint', 'integer', 'bigint');
     whole := c.reconciled_at is null or c.reconciled_at <= now() - interval '7 days'
         or not numbered and feedback_loop.owner_column_type(owner, 'created_at') is null;
-    since := c.read_at - interval '48 hours';
+    since := case when whole then '-infinity' else c.read_at - interval '48 hours' end;
     after := c.safe_id;
     if numbered then
         execute format('select coalesce(max(f.id), 0), pg_current_snapshot() from %s f', owner)
@@ -163,7 +163,7 @@ begin
     end if;
     select * into c from feedback_loop.open_owner_table(owner);
     select coalesce(array_agg(v.source_id), '{}') into seen from feedback_loop.vote v
-    where v.app = 'default' and v.created_at >= c.since and v.source = 'feedback_log'
+    where not c.whole and v.app = 'default' and v.created_at >= c.since and v.source = 'feedback_log'
         and (not c.numbered or v.source_id ~ '^-?[0-9]{1,18}$');
 
     -- With a key: what the planner knows of the ledger may be old, and it must not loop over a heap.
@@ -196,7 +196,7 @@ begin
     -- What is gone, no vote any more, or has become a vote on something else.
     delete from feedback_loop.vote v
     where v.source = 'feedback_log' and v.app = 'default' and v.source_id is not null
-        and (c.whole or v.created_at >= c.since)
+        and v.created_at >= c.since
         and not exists (select from pg_temp.owner_vote o where o.id = v.source_id);
     get diagnostics n = row_count;
     changed := changed + n;
@@ -254,7 +254,7 @@ begin
     end if;
     select * into c from feedback_loop.open_owner_table(owner);
     select coalesce(array_agg(a.conversation_id), '{}') into seen from feedback_loop.conversation a
-    where a.source = 'conversation_log' and a.answered_at >= c.since
+    where not c.whole and a.source = 'conversation_log' and a.answered_at >= c.since
         and (not c.numbered or a.conversation_id ~ '^-?[0-9]{1,18}$');
 
     create temp table owner_answer (
@@ -271,7 +271,7 @@ begin
     analyze pg_temp.owner_answer;
 
     delete from feedback_loop.conversation a
-    where a.source = 'conversation_log' and (c.whole or a.answered_at >= c.since)
+    where a.source = 'conversation_log' and a.answered_at >= c.since
         and not exists (select from pg_temp.owner_answer o where o.id = a.conversation_id);
     get diagnostics changed = row_count;
 

@@ -390,9 +390,11 @@ async def test_a_pause_while_disconnected_holds_after_the_reconnect(line: Line) 
     subscription = await line.bus.subscribe("a", [KEY], consumer, 4)
     await line.proxy.cut()
     await wait_until(lambda: line.bus.trouble() is not None)
-    with suppress(BusError):
-        await subscription.pause()
+    pausing = asyncio.create_task(subscription.pause())
+    await asyncio.sleep(0)
     await line.proxy.heal()
+    with suppress(BusError):
+        await pausing
     await wait_until(lambda: line.bus.trouble() is None)
     async with channel(line.straight) as opened:
         await (await opened.get_exchange(line.bus.topology.exchange)).publish(aio_pika.Message(b"1"), KEY)

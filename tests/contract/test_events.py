@@ -302,7 +302,7 @@ headers = st.dictionaries(
 )
 
 
-@settings(max_examples=500)
+@settings(max_examples=200)
 @given(st.sampled_from(sorted(REGISTRY)) | st.text(max_size=20), headers, bodies)
 def test_whatever_comes_is_an_event_that_can_be_written_or_is_invalid(
     routing_key: str, headers: dict[str, str], body: bytes

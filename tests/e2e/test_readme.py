@@ -110,16 +110,20 @@ class Background:
 
     def __exit__(self, *_: object) -> None:
         try:
-            os.killpg(self._process.pid, signal.SIGTERM)
+            self._signal(signal.SIGTERM)
             self._process.wait(30)
-            while self._some_left():
+            # The shell is gone first; those it started finish what they have in hand.
+            deadline = time.monotonic() + 15
+            while self._signal(0) and time.monotonic() < deadline:
                 time.sleep(0.1)
         finally:
+            self._signal(signal.SIGKILL)
             self._log.close()
 
-    def _some_left(self) -> bool:
+    def _signal(self, number: int) -> bool:
+        """To every process of the block; False where none is left."""
         try:
-            os.killpg(self._process.pid, 0)
+            os.killpg(self._process.pid, number)
         except ProcessLookupError:
             return False
         return True
@@ -176,11 +180,15 @@ def runs(env: dict[str, str]) -> dict[str, Any]:
     return {run["requested_by"]: run for run in answer(f"{env['URL']}/runs")["runs"]}
 
 
-def until_run(env: dict[str, str], requested_by: str, hits: int = 1) -> None:
-    deadline = time.monotonic() + 30
-    while runs(env).get(requested_by, {}).get("hits", 0) < hits:
-        assert time.monotonic() < deadline, runs(env)
+def until(check: Callable[[], object], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def until_run(env: dict[str, str], requested_by: str, hits: int = 1) -> None:
+    until(lambda: runs(env).get(requested_by, {}).get("hits", 0) >= hits)
 
 
 def test_demo_shows_the_reports_that_the_readme_shows() -> None:
@@ -208,10 +216,11 @@ def test_votes_are_cast_replaced_taken_back_and_sent_in_batches(loop: dict[str, 
 
 
 def test_documents_are_posted_listed_searched_and_deleted(loop: dict[str, str]) -> None:
+    until(lambda: answer(f"{loop['URL']}/search?q=book")["generation"], 60)  # the sample is embedded
     posted, listed, found, deleted = run("documents", loop).replace("}{", "}\n{").splitlines()
     assert json.loads(posted)["status"] == "ok"
     assert "faq/returns.md" in [document["source"] for document in json.loads(listed)["documents"]]
-    assert set(json.loads(found)) == {"generation", "results"}
+    assert len(json.loads(found)["results"]) == 3
     assert json.loads(deleted)["status"] == "ok"
 
 
@@ -248,8 +257,8 @@ async def test_services_started_one_by_one_report_together(dsn: str, amqp_url: s
     port = free_ports(6)
     env = environment(PORT=str(port), DATABASE_URL=dsn, AMQP_URL=amqp_url, AMQP_EXCHANGE=exchange)
     with Background("services", env) as services:
-        for each in range(port, port + 6):
-            services.until("ready", lambda each=each: answer(f"http://127.0.0.1:{each}/readyz"))
+        ready = [f"http://127.0.0.1:{each}/readyz" for each in range(port, port + 6)]
+        services.until("ready", lambda: all(answer(url) for url in ready))
         assert answer(f"http://127.0.0.1:{port}/run-feedback-loop") == {"status": "Feedback loop started"}
         services.until("the report", lambda: "🧠 AI Feedback Loop Report" in services.output())
 

@@ -11,7 +11,7 @@ import pytest
 
 from shared.database import Database, DatabaseUnavailable, is_conflict, is_unavailable, pooler_safe_dsn
 from tests.support.events import wait_until
-from tests.support.proxy import in_front_of
+from tests.support.proxy import Proxy, in_front_of
 
 
 async def _admin(dsn: str, *statements: str) -> None:
@@ -140,10 +140,16 @@ async def test_a_database_that_does_not_answer_in_time_is_unavailable(dsn: str) 
         database = Database(proxy.url)
         await database.connect()
         proxy.freeze()
+        cutting = asyncio.create_task(_cut_soon(proxy))  # else giving the connection back takes 5 s
         with pytest.raises(DatabaseUnavailable):
             await _ping_soon(database)
-        await proxy.cut()
+        await cutting
         await database.close()
+
+
+async def _cut_soon(proxy: Proxy) -> None:
+    await asyncio.sleep(0.3)
+    await proxy.cut()
 
 
 async def _ping_soon(database: Database) -> None:

@@ -97,6 +97,9 @@ class Case:
             )
         return state
 
+    async def buried(self, id: UUID) -> int:
+        return await self.count("feedback_loop.inbox where event_id = $1 and buried_at is not null", id)
+
     async def failures(self, id: UUID) -> int:
         return await self.count("feedback_loop.attempt where event_id = $1 and failures > 0", id)
 
@@ -326,7 +329,7 @@ async def test_giving_up_is_announced_once_however_often_the_event_comes(memory:
     probe, failed = Probe(work=fail), announced()
     runtime = await memory.run(probe, failed)
     (sent,) = await publish(runtime.kernel, LoopPaused())
-    await wait_until(lambda: failed.calls)
+    await wait_until(lambda: memory.buried(sent.id))
     await runtime.kernel.bus.publish(events.encode(sent))
     await wait_until(lambda: len(probe.calls) == 2)
     await asyncio.sleep(SETTLED)
@@ -528,9 +531,7 @@ async def test_a_crash_between_giving_up_and_burying_is_made_good(
     (sent,) = await publish(runtime.kernel, LoopPaused())
     ((_, reason),) = await memory.dead(runtime, 1)
     assert reason == "no"
-    await wait_until(
-        lambda: memory.count("feedback_loop.inbox where event_id = $1 and buried_at is not null", sent.id)
-    )
+    await wait_until(lambda: memory.buried(sent.id))
     assert len(failed.calls) == 1
 
 
