@@ -17,7 +17,7 @@ from shared.telemetry import configure_logs
 if TYPE_CHECKING:
     from shared.events import Event
 
-__all__ = ["main", "run_service"]
+__all__ = ["main"]
 
 NAMES = ("trigger", "collector", "analyzer", "embedder", "notifier", "dashboard")
 
@@ -50,15 +50,6 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
         raise _Failed("interrupted; what was begun goes on where it stood at the next start") from None
 
 
-def run_service(name: str) -> None:
-    """Run one service until SIGTERM."""
-    from shared.runtime import Runtime, serve
-
-    settings = _settings()
-    builder = importlib.import_module(f"services.{name}.build").build
-    _run(serve(Runtime(settings, [builder])))
-
-
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="ai-feedback-loop")
 def main() -> None:
@@ -73,7 +64,7 @@ def main() -> None:
 def up(sample: bool) -> None:
     """Run all services in this process, on one port."""
     from services.up import compose
-    from shared.runtime import serve
+    from shared.process import serve
 
     runtime = compose(_settings())
     if sample:
@@ -87,7 +78,9 @@ def up(sample: bool) -> None:
 @click.argument("service", type=click.Choice(NAMES))
 def run(service: str) -> None:
     """Run one service (with RabbitMQ between them)."""
-    run_service(service)
+    from shared.process import run_alone
+
+    run_alone(importlib.import_module(f"services.{service}.build").build)
 
 
 @main.command()

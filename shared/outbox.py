@@ -110,10 +110,16 @@ class Outbox:
         if not envelopes:
             return
         self.watch()
-        for envelope in envelopes:
-            await self._bus.publish(events.encode(envelope))
+        # All at once: one that is unroutable must not hold up the others.
+        results = await asyncio.gather(
+            *(self._bus.publish(events.encode(envelope)) for envelope in envelopes), return_exceptions=True
+        )
+        taken = [envelope.id for envelope, result in zip(envelopes, results, strict=True) if result is None]
         async with self._database.connection() as connection:
-            await connection.execute(_MARK, [envelope.id for envelope in envelopes], True)
+            await connection.execute(_MARK, taken, True)
+        for result in results:
+            if result is not None:
+                raise result
 
     async def publish_soon(self, envelopes: Sequence[events.Envelope]) -> None:
         """Publish committed events now if the bus takes them; else the relay does it later."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -25,9 +24,9 @@ from shared.events import Envelope
 from shared.memory import MemoryBus
 from shared.outbox import Outbox
 from shared.router import Registration, Router
-from shared.settings import Settings, SettingsError
+from shared.settings import Settings
 
-__all__ = ["Builder", "Kernel", "Runtime", "Service", "running", "serve"]
+__all__ = ["Builder", "Kernel", "Runtime", "Service", "running"]
 
 log = logging.getLogger(__name__)
 
@@ -283,34 +282,4 @@ async def running(runtime: Runtime, *, http_server: bool = True) -> AsyncIterato
         await runtime.ready()
         yield runtime
     finally:
-        await runtime.stop()
-
-
-async def serve(runtime: Runtime) -> None:
-    """Run until SIGTERM or SIGINT, then drain.
-
-    Raises:
-        SettingsError: the port or the data folder cannot be used.
-    """
-    loop = asyncio.get_running_loop()
-    stopped = asyncio.Event()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, stopped.set)
-    try:
-        await runtime.start()
-    except OSError as error:
-        await runtime.stop()
-        raise SettingsError(f"cannot listen on port {runtime.settings.port}: {error.strerror}") from None
-    log.info("listening on http://%s:%d", runtime.settings.host, runtime.port)
-    ready = asyncio.ensure_future(runtime.ready())
-    stopping = asyncio.ensure_future(stopped.wait())
-    try:
-        await asyncio.wait({ready, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if ready.done() and ready.exception() is not None:
-            raise ready.exception()  # type: ignore[misc]
-        await stopping
-        log.info("stopping: finishing what is in hand")
-    finally:
-        ready.cancel()
-        stopping.cancel()
         await runtime.stop()

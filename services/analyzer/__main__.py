@@ -1,5 +1,6 @@
 """`python -m services.analyzer`: the analyzer alone."""
 
-from services.cli import run_service
+from services.analyzer.build import build
+from shared.process import run_alone
 
-run_service("analyzer")
+run_alone(build)

@@ -1,5 +1,6 @@
 """`python -m services.collector`: the collector alone."""
 
-from services.cli import run_service
+from services.collector.build import build
+from shared.process import run_alone
 
-run_service("collector")
+run_alone(build)

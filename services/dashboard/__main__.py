@@ -1,5 +1,6 @@
 """`python -m services.dashboard`: the dashboard alone."""
 
-from services.cli import run_service
+from services.dashboard.build import build
+from shared.process import run_alone
 
-run_service("dashboard")
+run_alone(build)

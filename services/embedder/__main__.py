@@ -1,5 +1,6 @@
 """`python -m services.embedder`: the embedder alone."""
 
-from services.cli import run_service
+from services.embedder.build import build
+from shared.process import run_alone
 
-run_service("embedder")
+run_alone(build)

@@ -1,5 +1,6 @@
 """`python -m services.notifier`: the notifier alone."""
 
-from services.cli import run_service
+from services.notifier.build import build
+from shared.process import run_alone
 
-run_service("notifier")
+run_alone(build)

@@ -1,5 +1,6 @@
 """`python -m services.trigger`: the trigger alone."""
 
-from services.cli import run_service
+from services.trigger.build import build
+from shared.process import run_alone
 
-run_service("trigger")
+run_alone(build)

@@ -1,7 +1,7 @@
-"""The README's commands do what it says; both languages have the same ones.
+"""The README's commands do what it says.
 
-A fenced block is run when the comment before it says `test: NAME`. Every other block of commands says
-what it needs that a test does not have; its syntax is checked.
+A fenced block is run when the comment before it says `test: NAME`; `tests/unit/test_readme.py` checks
+that every other block of commands says what it needs that a test does not have.
 """
 
 from __future__ import annotations
@@ -20,46 +20,13 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from scripts import config_table
-from services.cli import main as cli
+from tests.support.readme import ROOT, block
 
-ROOT = Path(__file__).parents[2]
-ENGLISH, KOREAN = ROOT / "README.md", ROOT / "README.ko.md"
-RUNNABLE = ("sh", "python")
-LEFT_OUT = {"runs this file's test too", "needs an account", "needs Docker"}
-
-_BLOCK = re.compile(r"(?:<!-- ([^\n]+) -->\n)?```(\w+)\n(.*?)```", re.DOTALL)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d")
-
-
-@dataclass(frozen=True)
-class Block:
-    """A fenced block: what the comment before it says, its language, its text."""
-
-    comment: str
-    language: str
-    text: str
-
-    @property
-    def commands(self) -> str:
-        """The text without remarks, which may be translated."""
-        return "\n".join(re.sub(r"(^|\s{2,})# .*$", "", line) for line in self.text.splitlines())
-
-
-def blocks(path: Path) -> list[Block]:
-    return [Block(*found) for found in _BLOCK.findall(path.read_text(encoding="utf-8"))]
-
-
-def block(comment: str) -> Block:
-    (found,) = [block for block in blocks(ENGLISH) if block.comment == comment]
-    return found
 
 
 # --- running them -----------------------------------------------------------------------------
@@ -261,67 +228,3 @@ async def test_services_started_one_by_one_report_together(dsn: str, amqp_url: s
         services.until("ready", lambda: all(answer(url) for url in ready))
         assert answer(f"http://127.0.0.1:{port}/run-feedback-loop") == {"status": "Feedback loop started"}
         services.until("the report", lambda: "🧠 AI Feedback Loop Report" in services.output())
-
-
-# --- what the files say -----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("path", [ENGLISH, KOREAN], ids=lambda path: path.name)
-def test_every_block_of_commands_is_run_or_says_why_not(path: Path) -> None:
-    for found in blocks(path):
-        if found.language in RUNNABLE:
-            assert found.comment.startswith("test: ") or found.comment in LEFT_OUT, found.text
-        if found.language == "sh":
-            subprocess.run(["sh", "-n", "-c", found.text], check=True)
-        if found.language == "yaml":
-            assert yaml.safe_load(found.text)
-
-
-def test_what_cron_job_org_is_sent_is_json() -> None:
-    body = re.search(r"-d '(.*)'", block("needs an account").text, re.DOTALL)
-    assert body is not None
-    assert json.loads(body[1])["job"]["enabled"] is True
-
-
-def test_both_languages_have_the_same_commands() -> None:
-    english, korean = (
-        [(found.comment, found.language, found.commands) for found in blocks(path)]
-        for path in (ENGLISH, KOREAN)
-    )
-    assert english == korean
-
-
-def test_both_languages_have_the_same_headings_and_tables() -> None:
-    def outline(path: Path) -> list[str]:
-        lines = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL).splitlines()
-        return [line.split()[0] for line in lines if line.startswith(("#", "|", "!["))]
-
-    assert [line[:2] for line in outline(ENGLISH)] == [line[:2] for line in outline(KOREAN)]
-
-
-def test_the_configuration_tables_are_those_of_the_settings() -> None:
-    assert config_table.main(["--check"]) == 0
-
-
-@pytest.mark.parametrize("path", [ENGLISH, KOREAN], ids=lambda path: path.name)
-def test_every_command_is_listed(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    for name in cli.commands:
-        assert re.search(rf"^\| .*`{name}\b", text, re.MULTILINE), name
-
-
-@pytest.mark.parametrize(
-    "path", sorted([ENGLISH, KOREAN, *ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]), ids=str
-)
-def test_links_lead_somewhere(path: Path) -> None:
-    for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
-        file, _, heading = target.partition("#")
-        if "://" in file:
-            continue
-        there = (path.parent / file).resolve() if file else path
-        assert there.exists(), target
-        if heading:
-            headings = re.findall(r"^#+ (.+)$", there.read_text(encoding="utf-8"), re.MULTILINE)
-            assert heading in [
-                re.sub(r"[^\w가-힣 -]", "", name.lower()).replace(" ", "-") for name in headings
-            ]

@@ -19,7 +19,8 @@ from shared.bus import Topology
 from shared.database import Database
 from shared.events import Envelope, LoopPaused
 from shared.outbox import Outbox
-from shared.runtime import Kernel, Runtime, Service, running, serve
+from shared.process import serve
+from shared.runtime import Kernel, Runtime, Service, running
 from shared.settings import Settings, SettingsError
 from shared.work import UnitOfWork
 from tests.support.events import publish, wait_until
