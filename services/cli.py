@@ -42,10 +42,10 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
 
     try:
         asyncio.run(work)
-    except (SettingsError, DatabaseUnavailable, BusError, FileNotFoundError, NotADirectoryError) as error:
-        raise _Failed(str(error)) from None
     except TimeoutError:
         raise _Failed("it took too long; `feedback-loop doctor` says what is missing") from None
+    except (SettingsError, DatabaseUnavailable, BusError, OSError) as error:
+        raise _Failed(str(error)) from None
     except KeyboardInterrupt:
         raise _Failed("interrupted; what was begun goes on where it stood at the next start") from None
 

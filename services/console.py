@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from services.up import compose
-from shared import events
-from shared.events import Envelope, Event, RetrainCompleted
+from shared.envelope import Envelope, from_json
+from shared.events import Event, RetrainCompleted
 from shared.runtime import Kernel, Runtime, running
 from shared.settings import Settings
 
@@ -97,7 +97,7 @@ async def follow_build(
                 return None
             total = building["batches"] if building else 1
             bar.update(task, completed=total, total=total)
-            event = events.from_json(completed).event
+            event = from_json(completed).event
             assert isinstance(event, RetrainCompleted)
             return event
 

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from shared.events import Message
+from shared.envelope import Message
 
 __all__ = [
     "AGAIN",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from shared.database import Database
-from shared.events import Envelope
+from shared.envelope import Envelope
 
 __all__ = ["Inbox"]
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from shared.bus import AGAIN, BusError, OnDelivery, Topology, Unroutable, with_headers
-from shared.events import Message
+from shared.envelope import Message
 
 __all__ = ["MemoryBus"]
 

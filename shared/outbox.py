@@ -15,9 +15,9 @@ from uuid import UUID
 
 from asyncpg import Record
 
-from shared import events
 from shared.bus import RELAYED, Bus, BusError, Unroutable
 from shared.database import Connection, Database, is_unavailable
+from shared.envelope import Envelope, InvalidMessage, Message, encode, from_json, to_json
 
 __all__ = ["Outbox"]
 
@@ -79,7 +79,7 @@ class Outbox:
         self._pause = grace
 
     async def add(
-        self, connection: Connection, envelopes: Iterable[events.Envelope], published: bool = False
+        self, connection: Connection, envelopes: Iterable[Envelope], published: bool = False
     ) -> None:
         """Write events in the caller's transaction. An event that is there already stays as it is."""
         await connection.executemany(
@@ -94,14 +94,14 @@ class Outbox:
                     envelope.source.rpartition("/")[2],
                     envelope.cause,
                     envelope.correlation,
-                    events.to_json(envelope),
+                    to_json(envelope),
                     published,
                 )
                 for envelope in envelopes
             ],
         )
 
-    async def publish(self, envelopes: Sequence[events.Envelope]) -> None:
+    async def publish(self, envelopes: Sequence[Envelope]) -> None:
         """Publish committed events and note it; whatever fails here, the relay makes good.
 
         Raises:
@@ -112,7 +112,7 @@ class Outbox:
         self.watch()
         # All at once: one that is unroutable must not hold up the others.
         results = await asyncio.gather(
-            *(self._bus.publish(events.encode(envelope)) for envelope in envelopes), return_exceptions=True
+            *(self._bus.publish(encode(envelope)) for envelope in envelopes), return_exceptions=True
         )
         taken = [envelope.id for envelope, result in zip(envelopes, results, strict=True) if result is None]
         async with self._database.connection() as connection:
@@ -121,14 +121,14 @@ class Outbox:
             if result is not None:
                 raise result
 
-    async def publish_soon(self, envelopes: Sequence[events.Envelope]) -> None:
+    async def publish_soon(self, envelopes: Sequence[Envelope]) -> None:
         """Publish committed events now if the bus takes them; else the relay does it later."""
         try:
             await self.publish(envelopes)
         except BusError as error:
             log.warning("published later by the relay: %s", error)
 
-    async def unpublished(self, cause: UUID, producer: str) -> list[events.Envelope]:
+    async def unpublished(self, cause: UUID, producer: str) -> list[Envelope]:
         """What `producer` derived from `cause` and nobody could publish yet."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(
@@ -137,7 +137,7 @@ class Outbox:
                 cause,
                 producer,
             )
-        return [events.from_json(row["envelope"]) for row in rows]
+        return [from_json(row["envelope"]) for row in rows]
 
     async def relay(self, everything: bool = False) -> int:
         """Send what is open again, to the consumers that miss it; `everything`: however fresh.
@@ -163,7 +163,7 @@ class Outbox:
             for row in rows:
                 try:
                     tried[row["event_id"]] = await self._resend(row)
-                except events.InvalidMessage as error:
+                except InvalidMessage as error:
                     log.error("cannot read %s from the outbox: %s", row["event_id"], error)
                     tried[row["event_id"]] = False
                 except BusError as error:
@@ -190,8 +190,8 @@ class Outbox:
 
     async def _resend(self, row: Record) -> bool:
         """Whether every consumer that misses it has a queue."""
-        message = events.encode(events.from_json(row["envelope"]))
-        message = events.Message(message.routing_key, {**message.headers, RELAYED: "1"}, message.body)
+        message = encode(from_json(row["envelope"]))
+        message = Message(message.routing_key, {**message.headers, RELAYED: "1"}, message.body)
         # To the consumers that miss it, not through the exchange: a lost binding is mended too.
         sent = True
         for consumer in row["missing"]:

@@ -28,7 +28,7 @@ from aio_pika.abc import (
 )
 
 from shared.bus import AGAIN, BusError, OnDelivery, Topology, Unroutable, with_headers
-from shared.events import Message
+from shared.envelope import Message
 
 __all__ = ["RabbitBus"]
 

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from shared import events
 from shared.bus import RELAYED, Bus, BusError, Delivery, Subscription
 from shared.database import Database, is_conflict, is_unavailable
-from shared.events import Envelope, Event, InvalidMessage, LoopFailed
+from shared.envelope import Envelope, InvalidMessage, Message, decode, encode, event_id
+from shared.events import Event, LoopFailed
 from shared.failures import Reject, Retry, Unavailable
 from shared.inbox import Inbox
 from shared.outbox import Outbox
@@ -145,7 +145,7 @@ class Router:
 
     async def _deal_with(self, delivery: Delivery) -> None:
         try:
-            envelope = events.decode(delivery.message)
+            envelope = decode(delivery.message)
             if envelope.type not in self._handlers:
                 raise InvalidMessage(f"{self.consumer} does not take {envelope.type}")
         except InvalidMessage as error:
@@ -162,12 +162,12 @@ class Router:
             else:
                 await self._attempt(envelope)
         except Unavailable as error:
-            await self._park(events.encode(envelope), error)
+            await self._park(encode(envelope), error)
         except Exception as error:
             if not is_unavailable(error):
                 raise
             # An anonymous event has no id to write yet: it waits as it came.
-            parked = delivery.message if envelope.anonymous else events.encode(envelope)
+            parked = delivery.message if envelope.anonymous else encode(envelope)
             reason = f"{type(error).__name__}: {error}"
             await self._park(parked, Unavailable("the database", reason, self._database.ping))
         await delivery.ack()
@@ -229,7 +229,7 @@ class Router:
             log.info("%s: %s again in %g s: %s", self.consumer, envelope.type, delay, error)
         else:
             log.error("%s: %s failed, again in %g s", self.consumer, envelope.type, delay, exc_info=error)
-        await self._bus.send(self.consumer, events.encode(envelope), delay)
+        await self._bus.send(self.consumer, encode(envelope), delay)
 
     async def _give_up(self, envelope: Envelope, reason: str, hook: bool = True) -> None:
         registration = self._handlers[envelope.type]
@@ -252,7 +252,7 @@ class Router:
         await self._bury(envelope, reason)
 
     async def _bury(self, envelope: Envelope, reason: str) -> None:
-        await self._bus.bury(self.consumer, events.encode(envelope), reason)
+        await self._bus.bury(self.consumer, encode(envelope), reason)
         await self._inbox.mark_buried(envelope.id)
 
     def _failed(self, id: UUID, type: str, reason: str, attempts: int) -> LoopFailed:
@@ -275,7 +275,7 @@ class Router:
 
     async def _announce_invalid(self, delivery: Delivery, reason: str) -> None:
         key = f"{delivery.message.routing_key}\0{delivery.message.headers}\0{delivery.message.body!r}"
-        id = events.event_id("/invalid", key)
+        id = event_id("/invalid", key)
         failed = self._failed(id, delivery.message.routing_key, reason, 1)
         source = f"/feedback-loop/{self.consumer}"
         envelope = Envelope.root(failed, source, failed.identity(id, self.consumer))
@@ -290,7 +290,7 @@ class Router:
 
     # --- dependencies that are down -----------------------------------------------------
 
-    async def _park(self, message: events.Message, error: Unavailable) -> None:
+    async def _park(self, message: Message, error: Unavailable) -> None:
         """Put the event aside with no attempt burnt, and consume nothing until the probe succeeds."""
         await self._bus.send(self.consumer, message, _PARKED)
         if error.dependency not in self._waiting_for:

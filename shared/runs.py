@@ -11,7 +11,8 @@ from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
 from shared.database import Connection, Database
-from shared.events import Envelope, FeedbackEvaluate, from_json
+from shared.envelope import Envelope, from_json
+from shared.events import FeedbackEvaluate
 from shared.outbox import Outbox
 from shared.requester import requester
 

@@ -20,7 +20,7 @@ from shared import http, runs
 from shared.bus import Bus, BusError, Topology
 from shared.database import Database, DatabaseUnavailable
 from shared.embedded import start_postgres
-from shared.events import Envelope
+from shared.envelope import Envelope
 from shared.memory import MemoryBus
 from shared.outbox import Outbox
 from shared.router import Registration, Router
@@ -30,8 +30,9 @@ __all__ = ["Builder", "Kernel", "Runtime", "Service", "running"]
 
 log = logging.getLogger(__name__)
 
-DRAIN = 20.0
-"""Seconds for what is in flight at SIGTERM: platforms kill after thirty."""
+DRAIN = 14.0
+"""Seconds for what is in flight at SIGTERM. With all that follows it stays within the thirty after
+which platforms kill."""
 
 Hook = Callable[[], Awaitable[None]]
 
@@ -47,6 +48,8 @@ class Kernel:
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     waiting_for: str = "starting"
     """Why `ready` is not set."""
+    stopping: bool = False
+    """It will not become ready again."""
 
     @property
     def trigger_window(self) -> timedelta:
@@ -144,7 +147,7 @@ class Runtime:
                 await asyncio.wait({self._boot}, timeout=0.5)
             await asyncio.gather(self._boot, return_exceptions=True)
         self.kernel.ready.clear()
-        self.kernel.waiting_for = "stopping"
+        self.kernel.waiting_for, self.kernel.stopping = "stopping", True
         await asyncio.gather(*(router.drain(DRAIN) for router in self.routers))
         for service in self.services:
             if service.on_stop is not None:

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from shared.database import Connection, Database, Isolation
-from shared.events import Envelope
+from shared.envelope import Envelope
 
 __all__ = ["Duplicate", "UnitOfWork"]
 

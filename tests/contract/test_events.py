@@ -21,23 +21,18 @@ from cloudevents.core.v1.event import CloudEvent
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.events import (
-    REGISTRY,
+from shared.envelope import (
     STRUCTURED,
     Envelope,
-    Event,
-    FeedbackEvaluate,
-    GenerationBuilt,
     InvalidMessage,
-    LoopPaused,
     Message,
     decode,
-    derived,
     encode,
     event_id,
     from_json,
     to_json,
 )
+from shared.events import REGISTRY, Event, FeedbackEvaluate, GenerationBuilt, LoopPaused, derived
 
 GOLDEN = Path(__file__).parent / "golden"
 FILES = sorted(GOLDEN.glob("*.json"))

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from services.analyzer.build import build
+from shared.envelope import Envelope
 from shared.events import (
-    Envelope,
     FeedbackEvaluate,
     LoopPaused,
     LoopResumed,

@@ -14,13 +14,8 @@ import pytest
 
 from services.analyzer.build import build as build_analyzer
 from services.embedder.build import build
-from shared.events import (
-    EmbeddingRequested,
-    GenerationBuilt,
-    GenerationRequested,
-    RetrainRequested,
-    from_json,
-)
+from shared.envelope import from_json
+from shared.events import EmbeddingRequested, GenerationBuilt, GenerationRequested, RetrainRequested
 from shared.failures import Reject, Unavailable
 from tests.support.embedder import Bigrams, article, start_rig, write
 from tests.support.events import publish_envelopes

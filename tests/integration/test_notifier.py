@@ -12,12 +12,8 @@ from typing import Any
 import pytest
 
 from services.notifier import messages
-from shared import events
-from shared.events import (
-    LoopFailed,
-    LoopPaused,
-    LoopResumed,
-)
+from shared.envelope import encode
+from shared.events import LoopFailed, LoopPaused, LoopResumed
 from tests.support.events import publish, publish_envelopes
 from tests.support.notifying import (
     NINE,
@@ -253,7 +249,7 @@ async def test_redelivery_posts_nothing_twice(slack: FakeSlack, notifier: Callab
     runtime = await notifier(**slack.bot)
     envelopes = await publish(runtime.kernel, report())
     for _ in range(3):
-        await runtime.kernel.bus.publish(events.encode(envelopes[0]))
+        await runtime.kernel.bus.publish(encode(envelopes[0]))
     await settled(runtime, *envelopes, *await publish(runtime.kernel, LoopResumed()))
     assert slack.texts.count(OWNER_S_REPORT) == 1
 
@@ -266,7 +262,7 @@ async def test_crash_after_posting_and_before_the_inbox_posts_nothing_twice(
     await settled(runtime, *envelopes)
     async with runtime.kernel.database.connection() as connection:
         await connection.execute("delete from feedback_loop.inbox")
-    await runtime.kernel.bus.publish(events.encode(envelopes[0]))
+    await runtime.kernel.bus.publish(encode(envelopes[0]))
     await settled(runtime, *envelopes)
     assert slack.texts == [OWNER_S_REPORT]
 
@@ -275,7 +271,7 @@ async def test_two_replicas_at_once_post_once(slack: FakeSlack, notifier: Callab
     slack.next(Fault(stores=True, delay=0.3))
     one, other = await notifier(**slack.bot), await notifier(**slack.bot)
     envelopes = await publish(one.kernel, report())
-    await other.kernel.bus.publish(events.encode(envelopes[0]))
+    await other.kernel.bus.publish(encode(envelopes[0]))
     await settled(one, *envelopes)
     async with one.kernel.database.connection() as connection:
         turned_away = await connection.fetchval("select reason from feedback_loop.attempt")

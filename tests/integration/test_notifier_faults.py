@@ -14,11 +14,8 @@ from services.notifier import messages
 from services.notifier.poster import Poster, Timing
 from services.notifier.slack import Bot
 from shared.database import Database
-from shared.events import (
-    Envelope,
-    LoopPaused,
-    LoopResumed,
-)
+from shared.envelope import Envelope
+from shared.events import LoopPaused, LoopResumed
 from shared.failures import Retry
 from shared.memory import MemoryBus
 from tests.support.events import publish, publish_envelopes, wait_until

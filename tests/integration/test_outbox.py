@@ -11,7 +11,8 @@ import pytest
 
 from shared.bus import RELAYED, BusError, Delivery, Topology
 from shared.database import Database
-from shared.events import Envelope, LoopPaused, Message
+from shared.envelope import Envelope, Message
+from shared.events import LoopPaused
 from shared.inbox import Inbox
 from shared.memory import MemoryBus
 from shared.outbox import Outbox

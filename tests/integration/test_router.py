@@ -17,7 +17,8 @@ import pytest
 from shared import events, router
 from shared.bus import BusError, Topology
 from shared.database import Database
-from shared.events import Envelope, Event, LoopFailed, LoopPaused, LoopResumed, Message
+from shared.envelope import Envelope, Message, encode, from_json
+from shared.events import Event, LoopFailed, LoopPaused, LoopResumed
 from shared.failures import Reject, Retry, Unavailable
 from shared.memory import MemoryBus
 from shared.runtime import Builder, Runtime
@@ -192,7 +193,7 @@ async def test_a_duplicate_has_no_second_effect(case: Case) -> None:
     runtime = await case.run(probe, downstream())
     (sent,) = await publish(runtime.kernel, LoopPaused())
     await wait_until(lambda: case.handled(sent.id))
-    await runtime.kernel.bus.publish(events.encode(sent))
+    await runtime.kernel.bus.publish(encode(sent))
     await wait_until(lambda: len(probe.calls) == 2)
     (last,) = await publish(runtime.kernel, LoopPaused())
     await wait_until(lambda: case.handled(last.id))
@@ -210,7 +211,7 @@ async def test_two_deliveries_at_once_at_two_routers_have_one_effect(case: Case)
     one, two = Probe(work=together, prefetch=1), Probe(work=together, prefetch=1)
     first, second = await case.run(one), await case.run(two)
     sent = Envelope.root(LoopPaused(), "/test")
-    message = events.encode(sent)
+    message = encode(sent)
     await first.kernel.bus.publish(message)
     await second.kernel.bus.publish(message)
     await wait_until(lambda: len(one.calls) == len(two.calls) == 1)
@@ -233,7 +234,7 @@ async def test_a_duplicate_decides_as_before_though_data_changed(memory: Case) -
     (sent,) = await publish(runtime.kernel, LoopPaused())
     await wait_until(lambda: after.calls)
     data.append("second")
-    await runtime.kernel.bus.publish(events.encode(sent))
+    await runtime.kernel.bus.publish(encode(sent))
     await wait_until(lambda: len(probe.calls) == 2)
     await publish(runtime.kernel, LoopPaused())
     await wait_until(lambda: LoopResumed(why="second") in after.calls)
@@ -254,12 +255,12 @@ async def test_a_duplicate_publishes_what_was_stored_and_not_published(
         raise BusError("refused")
 
     monkeypatch.setattr(bus, "publish", refuse)
-    await bus.send("probe", events.encode(sent))
+    await bus.send("probe", encode(sent))
     await wait_until(lambda: memory.handled(sent.id))
     await asyncio.sleep(SETTLED)
     assert after.calls == []
     monkeypatch.setattr(bus, "publish", take)
-    await bus.send("probe", events.encode(sent))
+    await bus.send("probe", encode(sent))
     await wait_until(lambda: after.calls)
     assert len(probe.calls) == 2  # asked again, but its effect is rolled back
     assert await memory.effects(sent.id) == 1
@@ -305,7 +306,7 @@ async def test_a_failing_handler_climbs_the_ladder_and_is_dead_lettered(case: Ca
         later - earlier >= rung * 0.95 for earlier, later, rung in zip(times, times[1:], LADDER, strict=False)
     )
     assert reason == "RuntimeError: never works"
-    assert body == events.encode(sent).body
+    assert body == encode(sent).body
     assert after.calls == [LoopResumed(why=reason)]
     assert failed.calls == [
         LoopFailed(
@@ -330,7 +331,7 @@ async def test_giving_up_is_announced_once_however_often_the_event_comes(memory:
     runtime = await memory.run(probe, failed)
     (sent,) = await publish(runtime.kernel, LoopPaused())
     await wait_until(lambda: memory.buried(sent.id))
-    await runtime.kernel.bus.publish(events.encode(sent))
+    await runtime.kernel.bus.publish(encode(sent))
     await wait_until(lambda: len(probe.calls) == 2)
     await asyncio.sleep(SETTLED)
     assert await memory.count("feedback_loop.outbox where type = 'loop.failed'") == 1
@@ -479,7 +480,7 @@ async def test_the_relay_publishes_what_a_crash_left_between_commit_and_publish(
 
     sent = Envelope.root(LoopPaused(), "/test")
     monkeypatch.setattr(bus, "publish", refuse)
-    await bus.send("probe", events.encode(sent))
+    await bus.send("probe", encode(sent))
     await wait_until(lambda: memory.handled(sent.id))
     assert after.calls == []
     await runtime.kernel.outbox.relay(everything=True)
@@ -655,7 +656,7 @@ async def test_an_event_parks_while_the_database_is_down(case: Case, dsn: str, w
         sent = Envelope.root(LoopPaused(), "/test")
         if when == "before the handler":
             await proxy.cut()
-        await runtime.kernel.bus.publish(events.encode(sent))
+        await runtime.kernel.bus.publish(encode(sent))
         await wait_until(lambda: runtime.routers[0].trouble())
         assert runtime.routers[0].trouble() == "probe waits for the database"
         await proxy.heal()
@@ -705,7 +706,7 @@ async def test_whatever_a_foreign_source_is_called_its_event_can_be_relayed(
         await runtime.kernel.bus.publish(Message("feedback.evaluate", headers, b"{}"))
     await wait_until(lambda: len(probe.calls) == 2)
     stored = await _fetch(memory, "select envelope from feedback_loop.outbox")
-    assert len([events.from_json(row["envelope"]) for row in stored]) == 2
+    assert len([from_json(row["envelope"]) for row in stored]) == 2
 
 
 async def test_two_consumers_of_one_foreign_event_see_one_run(memory: Case) -> None:

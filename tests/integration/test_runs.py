@@ -10,7 +10,8 @@ import pytest
 
 from shared import runs
 from shared.database import Database
-from shared.events import Envelope, FeedbackEvaluate, LoopPaused, Message, decode
+from shared.envelope import Envelope, Message, decode
+from shared.events import FeedbackEvaluate, LoopPaused
 from shared.memory import MemoryBus
 from shared.outbox import Outbox
 from shared.runs import Hit, Run

@@ -17,7 +17,8 @@ from aiohttp import web
 from shared import events
 from shared.bus import Topology
 from shared.database import Database
-from shared.events import Envelope, LoopPaused
+from shared.envelope import Envelope
+from shared.events import LoopPaused
 from shared.outbox import Outbox
 from shared.process import serve
 from shared.runtime import Kernel, Runtime, Service, running

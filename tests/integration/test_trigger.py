@@ -20,7 +20,8 @@ from cloudevents.core.v1.event import CloudEvent
 from services.trigger.build import build
 from shared.bus import BusError, Topology
 from shared.database import Database
-from shared.events import FeedbackEvaluate, Message, event_id
+from shared.envelope import Message, event_id
+from shared.events import FeedbackEvaluate
 from shared.runtime import Runtime
 from tests.support.events import wait_until
 from tests.support.probe import Probe

@@ -17,8 +17,8 @@ import numpy as np
 from services.embedder.build import build
 from services.embedder.vectors import Vectors, encodable, unit
 from shared.database import Database
+from shared.envelope import Envelope
 from shared.events import (
-    Envelope,
     Event,
     GenerationRequested,
     LoopFailed,

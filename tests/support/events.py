@@ -7,7 +7,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from shared.events import Envelope, Event
+from shared.envelope import Envelope
+from shared.events import Event
 from shared.runtime import Kernel
 
 __all__ = ["publish", "publish_envelopes", "wait_until"]

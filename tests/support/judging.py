@@ -9,8 +9,8 @@ from typing import Any
 
 from asyncpg import Record
 
-from shared import events
-from shared.events import Envelope, Event, FeedbackEvaluate, Report
+from shared.envelope import Envelope, from_json
+from shared.events import Event, FeedbackEvaluate, Report
 from shared.runtime import Kernel
 from tests.support.events import publish, wait_until
 
@@ -141,7 +141,7 @@ class Loop:
         rows = await self.rows(
             "select envelope from feedback_loop.outbox where correlation = $1 and producer = 'analyzer'", run
         )
-        return [events.from_json(row["envelope"]) for row in rows]
+        return [from_json(row["envelope"]) for row in rows]
 
     async def tell(self, *told: Event) -> list[Envelope]:
         """Publish events and wait until the analyzer has dealt with them, one after the other."""

@@ -7,13 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from shared.events import (
-    Envelope,
-    FeedbackEvaluate,
-    ReportReady,
-    RetrainCompleted,
-    RetrainRequested,
-)
+from shared.envelope import Envelope
+from shared.events import FeedbackEvaluate, ReportReady, RetrainCompleted, RetrainRequested
 from shared.runtime import Runtime
 from tests.support.events import wait_until
 

@@ -17,6 +17,8 @@ from tests.support.events import wait_until
 
 __all__ = ["Process", "free_port"]
 
+ROOT = Path(__file__).parents[2]
+
 
 def free_port() -> int:
     with socket.socket() as probe:
@@ -34,11 +36,12 @@ class Process:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed in __exit__
+        self._folder = tempfile.TemporaryDirectory()  # a `.env` of the checkout must not be read
         own = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "services.cli", *arguments],
-            env={**own, "HOST": "127.0.0.1", "PORT": str(self.port), **environment},
-            cwd=Path(__file__).parents[2],
+            env={**own, "PYTHONPATH": str(ROOT), "HOST": "127.0.0.1", "PORT": str(self.port), **environment},
+            cwd=self._folder.name,
             stdout=self._log,
             stderr=subprocess.STDOUT,
             text=True,
@@ -81,6 +84,7 @@ class Process:
             code = -9
         output = self.output()
         self._log.close()
+        self._folder.cleanup()
         if error is not None:
             print(f"--- {self.process.args!r}\n{output}")
         elif not killed:

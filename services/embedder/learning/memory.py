@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.embedder.learning.credit import Example
-from services.embedder.terms import occurrences
+from services.embedder.terms import BITS, occurrences
 from services.embedder.vectors import Vectors
 
 __all__ = ["LIMIT", "QUESTIONS", "Bonuses", "Memory"]
@@ -178,10 +178,10 @@ def _idf(questions: int, holders: NDArray[np.number]) -> NDArray[np.float64]:
 def _terms(questions: Sequence[str]) -> tuple[NDArray[np.uint64], Ints, Ints, Floats]:
     """The inverted file of `questions`: terms, starts, owners and the norms of the questions."""
     found, of = occurrences(questions) if questions else (np.zeros(0, np.uint64), np.zeros(0, np.int32))
-    pairs = np.unique(np.rec.fromarrays([found, of.astype(np.int64)], names="term,owner"))
-    terms, first = np.unique(pairs["term"], return_index=True)
+    pairs = np.unique(found << np.uint64(64 - BITS) | of.astype(np.uint64))
+    terms, first = np.unique(pairs >> np.uint64(64 - BITS), return_index=True)
     starts = np.append(first, len(pairs)).astype(np.int64)
-    owners = np.asarray(pairs["owner"], np.int64)
+    owners = (pairs & np.uint64((1 << 64 - BITS) - 1)).astype(np.int64)
     weights = np.repeat(_idf(len(questions), np.diff(starts)), np.diff(starts))
     lengths = np.sqrt(np.bincount(owners, weights**2, minlength=len(questions)))
     # A question of signs alone has no terms, and is like nothing.

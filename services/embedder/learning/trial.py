@@ -1,0 +1,295 @@
+"""Fit on the older votes, judge on the newer, and only then fit on all. Pure.
+
+What is guaranteed: what the gate judges has never seen a vote it is judged by, nor the choice between
+the fitting's variants, which is made within the older votes. What is not: that votes of both parts are
+of different people.
+
+What a newer vote says is right: where citations were voted on, those. Where only answers were, a
+question's own vote would call exactly what was shown right, so that nothing could ever be better than
+no change; there, what counts is what was liked for *other* newer questions near it (`Memory.nearness`).
+An answer vote on a question that nobody else asked judges nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+
+from services.embedder.learning import adapter, fusion_weight
+from services.embedder.learning.credit import Example, Vote, examples
+from services.embedder.learning.gate import DEALS, Decision, Evidence, Paired, judge
+from services.embedder.learning.library import Ints, Learned, Library
+from services.embedder.learning.measures import Floats, bootstrap, by_rank, measure, ndcg
+from services.embedder.learning.memory import Memory
+
+__all__ = ["KINDS", "Outcome", "Recipe", "by_kind", "deal", "fit", "learn", "split"]
+
+NEWER = 0.3
+"""The share of votes, newest first, that judge."""
+
+AGAIN = 0.15
+"""The nearness (κ of `memory`) from which a question counts as asked again."""
+
+KINDS = ("asked again", "new", "unseen document")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What is fitted; the memory always is."""
+
+    weight: bool = False
+    ridge: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """`learned` is from all votes where the decision is to promote; None where nothing changes."""
+
+    learned: Learned | None
+    decision: Decision
+    recipe: Recipe = field(default_factory=Recipe)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Judges:
+    """Newer questions and what is right for them."""
+
+    rows: Ints
+    gains: Floats
+    weights: Floats
+    users: Sequence[str]
+    documents: Sequence[str]
+
+    def paired(self, before: Floats, after: Floats, chosen: Floats | slice = slice(None)) -> Paired:
+        users, documents = np.asarray(self.users), np.asarray(self.documents)
+        return Paired(
+            before[chosen], after[chosen], self.weights[chosen], [*users[chosen]], [*documents[chosen]]
+        )
+
+
+def learn(
+    votes: Sequence[Vote],
+    library: Library,
+    now: datetime,
+    *,
+    golden: Mapping[str, Mapping[str, float]] | None = None,
+    seed: int = 0,
+) -> Outcome:
+    """Everything, in order. Blocks for seconds: run it in a thread.
+
+    Args:
+        library: with every question of `votes` and of `golden`.
+        golden: question → chunk hash → gain.
+
+    Raises:
+        KeyError: a question is not in the library.
+    """
+    older, newer = split(votes)
+    train = examples(older, now, library.documents)
+    judges = _judges(examples(newer, now, library.documents), library)
+    if not train or not len(judges.rows):
+        why = "no vote says yet what search should have found"
+        return Outcome(None, Decision(False, [why], {"votes": len(votes)}))
+    recipe = _choose(older, library, now)
+    learned = fit(train, library, recipe)
+    before = _ndcg(library, judges, Learned())
+    after = _ndcg(library, judges, learned)
+    evidence = Evidence(
+        judges.paired(before, after),
+        _overlap(library, judges.rows, learned),
+        _dealt(older, library, now, judges, recipe, seed),
+        _disjoint(train, library, judges, recipe, before),
+        _golden(golden, library, learned),
+    )
+    decision = judge(evidence)
+    decision.figures["by_kind"] = by_kind(library, judges.rows, judges.gains, train, learned)
+    decision.figures["recipe"] = {"alpha": learned.alpha, "ridge": recipe.ridge, "questions": len(train)}
+    final = fit(examples(votes, now, library.documents), library, recipe) if decision.promote else None
+    return Outcome(final, decision, recipe)
+
+
+def split(votes: Sequence[Vote], newer: float = NEWER) -> tuple[list[Vote], list[Vote]]:
+    """The older and the newer votes."""
+    ordered = sorted(votes, key=lambda vote: vote.voted)
+    at = round(len(ordered) * (1 - newer))
+    return ordered[:at], ordered[at:]
+
+
+def fit(train: Sequence[Example], library: Library, recipe: Recipe) -> Learned:
+    """What `recipe` learns from `train`."""
+    rows = library.at([example.question for example in train])
+    memory = Memory.fit(train, library.question_vectors[rows])
+    matrix = None
+    if recipe.ridge is not None:
+        questions, chunks, weights, _ = _pairs(train, library)
+        matrix = adapter.fit(questions, chunks, weights, recipe.ridge) if len(questions) else None
+    alpha = Learned().alpha
+    if recipe.weight:
+        # Only votes on citations: those on answers call right whatever the old weight showed.
+        gains = library.gains(rows, [example.direct for example in train])
+        trust = np.array([example.trust for example in train])
+        dense = library.dense_under(rows, matrix)
+        alpha = fusion_weight.fit(dense, library.lexical[rows], gains, trust).alpha
+    return Learned(memory, alpha, matrix)
+
+
+def deal(votes: Sequence[Vote], rng: np.random.Generator) -> list[Vote]:
+    """The same votes, their thumbs dealt out at random: those on citations, those on answers."""
+    thumbs = [value for vote in votes for value in vote.citations.values()]
+    dealt = iter([thumbs[i] for i in rng.permutation(len(thumbs))])
+    answers = [(vote.value, vote.reason) for vote in votes]
+    order = rng.permutation(len(votes))
+    return [
+        replace(
+            vote,
+            value=answers[i][0],
+            reason=answers[i][1],
+            citations={chunk: next(dealt) for chunk in vote.citations},
+        )
+        for vote, i in zip(votes, order, strict=True)
+    ]
+
+
+def by_kind(
+    library: Library, rows: Ints, gains: Floats, train: Sequence[Example], learned: Learned
+) -> dict[str, Any]:
+    """Every measure before, after and its change, for *asked again*, *new* and *unseen document*
+    questions: kind → measure → "before" | "after" | "delta" → interval."""
+    taught = {library.documents.get(c, c) for each in train for c, y in each.targets.items() if y > 0}
+    best = np.take_along_axis(library.candidates[rows], gains.argmax(1)[:, None], 1)[:, 0]
+    wanted = [library.chunks[place] for place in best]
+    unseen = np.array([library.documents.get(chunk, chunk) not in taught for chunk in wanted], bool)
+    again = np.zeros(len(rows), bool)
+    if learned.memory is not None and len(learned.memory):
+        questions = [library.questions[row] for row in rows]
+        again = learned.memory.nearness(library.question_vectors[rows], questions).max(1) >= AGAIN
+    kind = np.where(unseen, KINDS[2], np.where(again, KINDS[0], KINDS[1]))
+    before = measure(library.scores(rows, Learned()), gains)
+    after = measure(library.scores(rows, learned), gains)
+    return {
+        name: {
+            key: {
+                "before": bootstrap(before[key][kind == name]).public(),
+                "after": bootstrap(after[key][kind == name]).public(),
+                "delta": bootstrap((after[key] - before[key])[kind == name]).public(),
+            }
+            for key in before
+        }
+        for name in KINDS
+    }
+
+
+def _choose(older: Sequence[Vote], library: Library, now: datetime) -> Recipe:
+    """Add to the memory what does better on the newest of the older votes, one thing after another."""
+    first, then = split(older)
+    train = examples(first, now, library.documents)
+    judges = _judges(examples(then, now, library.documents), library)
+    recipe = Recipe()
+    if not train or not len(judges.rows):
+        return recipe
+    whole = examples(older, now, library.documents)
+    for better in (replace(recipe, weight=True), replace(recipe, ridge=_ridge(whole, library))):
+        tried = replace(recipe, weight=recipe.weight or better.weight, ridge=better.ridge)
+        if tried != recipe and _mean(library, judges, fit(train, library, tried)) > _mean(
+            library, judges, fit(train, library, recipe)
+        ):
+            recipe = tried
+    return recipe
+
+
+def _ridge(train: Sequence[Example], library: Library) -> float | None:
+    return adapter.choose(*_pairs(train, library))
+
+
+def _pairs(train: Sequence[Example], library: Library) -> tuple[Floats, Floats, Floats, list[int]]:
+    """Question vectors, vectors of chunks that were liked for them, weights, and which question."""
+    places = {chunk: place for place, chunk in enumerate(library.chunks)}
+    pairs = [
+        (row, places[chunk], y, index)
+        for index, (row, each) in enumerate(zip(library.at([e.question for e in train]), train, strict=True))
+        for chunk, y in each.targets.items()
+        if y > 0 and chunk in places
+    ]
+    rows, chunks, ys, groups = ([pair[k] for pair in pairs] for k in range(4))
+    return library.question_vectors[rows], library.chunk_vectors[chunks], np.array(ys, float), groups
+
+
+def _judges(newer: Sequence[Example], library: Library) -> _Judges:
+    rows = library.at([each.question for each in newer])
+    near: list[dict[str, float]] = [{} for _ in newer]
+    if newer:
+        memory = Memory.fit(newer, library.question_vectors[rows])
+        questions = [each.question for each in newer]
+        found = memory.bonuses(library.question_vectors[rows], questions, own=False)
+        for row, column, value in zip(found.rows, found.columns, found.values, strict=True):
+            near[row][memory.chunks[column].decode()] = float(value)
+    right = [each.direct or others for each, others in zip(newer, near, strict=True)]
+    gains = library.gains(rows, right)
+    counts = gains.max(1, initial=0) > 0
+    kept = [i for i in range(len(newer)) if counts[i]]
+    documents = [max(right[i], key=lambda chunk, i=i: right[i][chunk]) for i in kept]  # type: ignore[misc]
+    return _Judges(
+        rows[kept],
+        gains[kept],
+        np.array([newer[i].trust for i in kept]),
+        [newer[i].users[0] if len(newer[i].users) == 1 else f"several: {i}" for i in kept],
+        [library.documents.get(chunk, chunk) for chunk in documents],
+    )
+
+
+def _ndcg(library: Library, judges: _Judges, learned: Learned) -> Floats:
+    return ndcg(*by_rank(library.scores(judges.rows, learned), judges.gains))
+
+
+def _mean(library: Library, judges: _Judges, learned: Learned) -> float:
+    total = judges.weights.sum()
+    return float(_ndcg(library, judges, learned) @ judges.weights / total) if total else 0.0
+
+
+def _overlap(library: Library, rows: Ints, learned: Learned) -> Floats:
+    tops = [
+        np.argsort(-library.scores(rows, each), axis=1, kind="stable")[:, :10]
+        for each in (Learned(), learned)
+    ]
+    return np.asarray((tops[0][:, :, None] == tops[1][:, None, :]).any(2).mean(1))
+
+
+def _dealt(
+    older: Sequence[Vote], library: Library, now: datetime, judges: _Judges, recipe: Recipe, seed: int
+) -> Floats:
+    rng = np.random.default_rng(seed)
+    deals = (examples(deal(older, rng), now, library.documents) for _ in range(DEALS))
+    return np.array([_ndcg(library, judges, fit(train, library, recipe)) for train in deals])
+
+
+def _disjoint(
+    train: Sequence[Example], library: Library, judges: _Judges, recipe: Recipe, before: Floats
+) -> Paired:
+    """Without half of the documents (by their names' hash), on the questions about these."""
+
+    def kept(targets: Mapping[str, float]) -> dict[str, float]:
+        return {c: y for c, y in targets.items() if not _apart(library.documents.get(c, c))}
+
+    rest = [replace(each, targets=kept(each.targets), direct=kept(each.direct)) for each in train]
+    after = _ndcg(library, judges, fit(rest, library, recipe))
+    return judges.paired(before, after, np.array([_apart(document) for document in judges.documents], bool))
+
+
+def _apart(document: str) -> bool:
+    return hashlib.sha256(document.encode()).digest()[0] % 2 == 0
+
+
+def _golden(
+    golden: Mapping[str, Mapping[str, float]] | None, library: Library, learned: Learned
+) -> Paired | None:
+    if not golden:
+        return None
+    rows = library.at([*golden])
+    gains = library.gains(rows, [*golden.values()])
+    before, after = (ndcg(*by_rank(library.scores(rows, each), gains)) for each in (Learned(), learned))
+    return Paired(before, after)
