@@ -112,6 +112,18 @@ def ingest(path: Path, app: str) -> None:
     _run(ingest_folder(_settings(log_level="WARNING"), path, app))
 
 
+@main.command()
+@click.argument("question")
+@click.option("-k", default=5, show_default=True, type=click.IntRange(1, 100), help="How many results.")
+@click.option("--app", default="default", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="What GET /search answers.")
+def search(question: str, k: int, app: str, as_json: bool) -> None:
+    """Search the active generation, and show why each hit is there."""
+    from services.errands import show_search
+
+    _run(show_search(_settings(log_level="WARNING"), question, k, app, as_json))
+
+
 @main.command("import")
 def import_() -> None:
     """Read new votes from the tables feedback_log and conversation_log, now."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,9 +14,12 @@ from rich.table import Table
 from services.analyzer import backtest, policy
 from services.console import errand, follow_build, progress_bar, request, until_handled
 from services.embedder.ingest import take_over_folder
+from services.embedder.models import make_embedder
+from services.embedder.search import Question, Searcher
 from shared.database import Database
 from shared.embedded import start_postgres
 from shared.events import Event, GenerationRequested, RetrainCompleted, RollbackRequested, Skipped
+from shared.failures import Reject, Unavailable
 from shared.owner_tables import read_owner_tables
 from shared.settings import Settings
 
@@ -27,6 +31,7 @@ __all__ = [
     "migrate_database",
     "replay_history",
     "roll_back",
+    "show_search",
     "tell",
 ]
 
@@ -108,6 +113,32 @@ async def import_votes(settings: Settings) -> None:
     finally:
         await database.close()
     click.echo(f"{read.votes} votes and {read.conversations} conversations read, {read.skipped} rows skipped")
+
+
+async def show_search(settings: Settings, question: str, k: int, app: str, as_json: bool) -> None:
+    """Print what a search finds, with the parts of each score."""
+    console = Console()
+    database, embedder = await connect(settings), make_embedder(settings)
+    try:
+        found = await Searcher(database, embedder).search(Question(question, k, app))
+    except (LookupError, Reject, Unavailable) as error:
+        raise click.ClickException(str(error)) from None
+    finally:
+        await embedder.close()
+        await database.close()
+    if as_json:
+        click.echo(json.dumps(found.public(), ensure_ascii=False))
+    elif found.generation is None:
+        console.print("There is no generation yet: `feedback-loop ingest PATH` builds one.")
+    else:
+        console.print(f"generation {found.generation}; score = half meaning, half words", highlight=False)
+        for hit in found.results:
+            parts = ", ".join(f"{name} {value:.2f}" for name, value in hit.scores.items())
+            console.print(
+                f"[bold]{hit.rank}. {hit.score:.2f}[/] ({parts})  [cyan]{hit.source}[/]", highlight=False
+            )
+            text = " ".join(hit.text.split())
+            console.print(f"   {hit.heading}\n   {text[:200]}", markup=False, highlight=False)
 
 
 async def migrate_database(settings: Settings) -> None:

@@ -55,6 +55,11 @@ class Kernel:
     def trigger_window(self) -> timedelta:
         return timedelta(minutes=self.settings.trigger_window)
 
+    def require_ready(self) -> None:
+        """Raises `http.NotReady` while the process still connects: routes answer 503 with the reason."""
+        if not self.ready.is_set():
+            raise http.NotReady(self.waiting_for)
+
     async def adopt(self, envelope: Envelope) -> Envelope:
         return await runs.adopt(self.database, self.outbox, envelope, self.trigger_window)
 

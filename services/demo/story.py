@@ -39,7 +39,7 @@ __all__ = [
     "tell",
 ]
 
-QUESTIONS = ("한 계정에 등록할 수 있는 기기는 몇 대인가요?", "Which countries do you ship to?")
+QUESTIONS = ("반품은 며칠 안에 해야 하나요?", "Which countries do you ship to?")
 CRON = "Mozilla/4.0 (compatible; cron-job.org; http://cron-job.org/abuse/)"
 _TOKEN = "demo"  # of a server on the loopback that lives for two minutes
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from aiohttp import web
 
 from services.embedder import building, rollback
-from services.embedder.api import Api
+from services.embedder.documents_api import DocumentsApi
 from services.embedder.models import Embedder, make_embedder
+from services.embedder.search_api import SearchApi
 from shared.events import (
     EmbeddingRequested,
     GenerationBuilt,
@@ -29,15 +30,16 @@ def build(kernel: Kernel, embedder: Embedder | None = None) -> Service:
     """
     settings = kernel.settings
     embedder = embedder or make_embedder(settings)
-    api = Api(kernel, embedder)
+    documents, searches = DocumentsApi(kernel), SearchApi(kernel, embedder)
     token = settings.api_token
     return Service(
         name="embedder",
         routes=[
-            web.get("/documents", require(token, api.list_documents)),
-            web.post("/documents", require(token, api.post_documents)),
-            web.delete("/documents", require(token, api.delete_document)),
-            web.get("/search", require(token, api.search)),
+            web.get("/documents", require(token, documents.list_documents)),
+            web.post("/documents", require(token, documents.post_documents)),
+            web.delete("/documents", require(token, documents.delete_document)),
+            web.get("/search", require(token, searches.search)),
+            web.post("/search", require(token, searches.search)),
         ],
         registrations=[
             Registration(RetrainRequested, building.plan, building.fail_request),

@@ -1,34 +1,68 @@
-"""Search over the active generation, always one whole generation.
+"""Hybrid search over the active generation: vectors and words, fused.
 
-What is guaranteed: `k` results where the generation has so many different contents, each content
-once, in cosine order of what was found. What is not, in a large table: that these are the very
-nearest (HNSW is approximate; a small generation is searched exactly).
+What is guaranteed: a search sees exactly one whole generation, also while another is promoted; `k`
+results where the generation has so many different contents, each content once; a chunk's score does
+not depend on `k`. What is not, in a large table: that the nearest vectors are the very nearest (HNSW
+is approximate).
 """
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 from asyncpg import Record
 
-from services.embedder import generations, tables
+from services.embedder import dense, generations, tables
+from services.embedder.fusion import CANDIDATES, fuse, mean_cosine
+from services.embedder.lexical import LexicalIndex
+from services.embedder.lexicons import Lexicons
 from services.embedder.models import Embedder
 from services.embedder.tables import Model
 from shared.database import Connection, Database
 
-__all__ = ["Found", "Hit", "search"]
+__all__ = ["Found", "Hit", "Question", "Searcher"]
 
-_CANDIDATES = 100
-"""How many the index weighs at once, at least (`hnsw.ef_search`): more find better, and slower."""
+_TRIES = 5
+"""Promotions that one search may run into before it gives up."""
+
+UNRELATED = (
+    "The ferry leaves at seven in the morning.", "오늘 저녁에는 김치찌개를 끓였다.",
+    "Photosynthesis turns light into sugar.", "환율이 사흘째 떨어지고 있다.",
+    "Her violin needs a new string.", "이 다리는 백 년 전에 지어졌다.",
+    "Goalkeepers wear a different shirt.", "고양이는 하루에 열네 시간을 잔다.",
+    "Invoices are due within thirty days.", "태풍이 남해안으로 올라오고 있다.",
+    "The theorem has a short proof.", "새 운동화를 신으니 발이 아프다.",
+)  # fmt: skip
+"""Sentences with nothing in common: their mean cosine is a model's zero."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked. With a `conversation_id`, what is shown is remembered for a later vote."""
+
+    text: str
+    k: int = 10
+    app: str = "default"
+    conversation_id: str = ""
+    message_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A chunk that was found. `score` is the cosine similarity, -1 to 1."""
+    """A chunk that was found.
+
+    Attributes:
+        score: what it is ranked by, `scores` weighed; of one question only, scores compare.
+        scores: by part: `dense` (1: same direction as the question, about 0: unrelated) and
+            `lexical` (0 to 1).
+    """
 
     rank: int
     score: float
+    scores: dict[str, float]
     source: str
     heading: str
     text: str
@@ -46,89 +80,138 @@ class Found:
         return {"generation": self.generation, "results": [asdict(hit) for hit in self.results]}
 
 
-async def search(database: Database, embedder: Embedder, app: str, query: str, k: int) -> Found:
-    """The `k` chunks nearest to `query`, best first.
+class Searcher:
+    """Searches of one process."""
 
-    Raises:
-        LookupError: the active generation is of a model that this process does not run.
-    """
-    vector = (await embedder.embed([query], urgent=True))[0].tolist()
-    async with database.transaction("repeatable_read") as connection:
-        # One snapshot: what is promoted meanwhile is not seen by half.
-        generation = await generations.active(connection, app)
-        if generation is None:
-            return Found(None, [])
-        model = await _model(connection, generation, embedder, len(vector))
-        rows = await _nearest(connection, model, generation["id"], vector, k)
-        if len(rows) < k:
-            # The index gave up before enough of what it passed was of this generation.
-            rows = await _compare_all(connection, model, generation["id"], vector, k)
-    best = sorted(rows, key=lambda row: (-row["score"], row["hash"]))
-    return Found(
-        generation["id"],
-        [
-            Hit(rank, round(row["score"], 6), row["source"], row["heading"], row["text"], row["hash"])
-            for rank, row in enumerate(best, start=1)
-        ],
-    )
+    def __init__(self, database: Database, embedder: Embedder) -> None:
+        self._database = database
+        self._embedder = embedder
+        self._lexicons = Lexicons(database)
+        self._baseline: float | None = None
+
+    async def search(self, question: Question) -> Found:
+        """The best `k` chunks, best first.
+
+        Raises:
+            LookupError: the active generation is of a model that this process does not run.
+        """
+        vector = (await self._embedder.embed([question.text], urgent=True))[0].tolist()
+        baseline = await self._zero()
+        for _ in range(_TRIES):
+            async with self._database.transaction("repeatable_read") as connection:
+                # One snapshot: what is promoted meanwhile is not seen by half.
+                generation = await generations.active(connection, question.app)
+                if generation is None:
+                    return Found(None, [])
+                index = self._lexicons.of(question.app, generation["id"])
+                if index is not None:
+                    model = await self._model(connection, generation, len(vector))
+                    view = _View(connection, generation["id"], model, index)
+                    found = await view.find(question, vector, baseline)
+                    break
+            # Made outside: no connection waits for it.
+            await self._lexicons.load(question.app, generation["id"])
+        else:
+            raise LookupError("generations change faster than they can be searched")
+        if question.conversation_id:
+            await self._remember(question, found)
+        return found
+
+    async def _model(self, connection: Connection, generation: Record, dimensions: int) -> Model:
+        model = await tables.known_model(connection, generation["model_name"])
+        assert model is not None
+        if model.name != self._embedder.model:
+            raise LookupError(
+                f"generation {generation['id']} is of the model {model.name}; this embedder has"
+                f" {self._embedder.model}: re-embed (`feedback-loop ingest`), or set EMBEDDER back"
+            )
+        if model.dimensions != dimensions:
+            raise LookupError(
+                f"{model.name} gives {dimensions} dimensions now, and {model.dimensions} when generation"
+                f" {generation['id']} was built: give the model another name and re-embed, or use the old one"
+            )
+        return model
+
+    async def _zero(self) -> float:
+        """The cosine of unrelated texts under this model; measured once. That of `use` is near 0."""
+        if self._baseline is None:
+            measured = self._embedder.name == "openai"
+            vectors = await self._embedder.embed(UNRELATED, urgent=True) if measured else None
+            self._baseline = min(0.95, max(0.0, mean_cosine(vectors))) if vectors is not None else 0.0
+        return self._baseline
+
+    async def _remember(self, question: Question, found: Found) -> None:
+        async with self._database.connection() as connection:
+            await connection.execute(
+                "insert into feedback_loop.search_log"
+                " (app, conversation_id, message_id, query, generation, shown)"
+                " values ($1, $2, $3, $4, $5, $6)",
+                question.app,
+                question.conversation_id,
+                question.message_id,
+                question.text,
+                found.generation,
+                [{"chunk": hit.chunk, "score": hit.score} for hit in found.results],
+            )
 
 
-async def _model(connection: Connection, generation: Record, embedder: Embedder, dimensions: int) -> Model:
-    model = await tables.known_model(connection, generation["model_name"])
-    assert model is not None
-    if model.name != embedder.model:
-        raise LookupError(
-            f"generation {generation['id']} is of the model {model.name}; this embedder has"
-            f" {embedder.model}: re-embed (`feedback-loop ingest`), or set EMBEDDER back"
+@dataclass(frozen=True, slots=True)
+class _View:
+    """One generation, as one transaction sees it."""
+
+    connection: Connection
+    generation: int
+    model: Model
+    index: LexicalIndex
+
+    async def find(self, question: Question, vector: list[float], baseline: float) -> Found:
+        n = max(CANDIDATES, question.k)
+        match = await asyncio.to_thread(self.index.match, question.text)
+        cosines = await dense.nearest(self.connection, self.model, self.generation, vector, n)
+        others = [hash for hash in match.top(n) if hash not in cosines]
+        cosines |= await dense.cosines(self.connection, self.model, vector, others)
+        hashes = sorted(cosines)
+        fused = fuse(
+            np.array([cosines[hash] for hash in hashes]),
+            match.scores(hashes),
+            best=match.best,
+            bound=match.bound,
+            baseline=baseline,
         )
-    if model.dimensions != dimensions:
-        raise LookupError(
-            f"{model.name} gives {dimensions} dimensions now, and {model.dimensions} when generation"
-            f" {generation['id']} was built: give the model another name and re-embed, or use the old one"
+        order = np.argsort(-fused.score, kind="stable")
+        shown = await self._shown(hashes)
+        # A chunk that is not shown is of a document deleted after the generation was built.
+        best = [at for at in order if hashes[at] in shown][: question.k]
+        return Found(
+            self.generation,
+            [
+                Hit(
+                    rank,
+                    _rounded(fused.score[at]),
+                    {"dense": _rounded(fused.dense[at]), "lexical": _rounded(fused.lexical[at])},
+                    chunk=hashes[at],
+                    **shown[hashes[at]],
+                )
+                for rank, at in enumerate(best, start=1)
+            ],
         )
-    return model
+
+    async def _shown(self, hashes: list[str]) -> dict[str, dict[str, str]]:
+        """Source, heading and text of contents that stand in a document of today. One content may
+        stand in several: the first by name speaks for it."""
+        rows = await self.connection.fetch(
+            "select distinct on (c.hash) c.hash, m.source, c.heading, c.text from feedback_loop.chunk c"
+            " join feedback_loop.generation_chunk m on m.chunk_hash = c.hash and m.generation = $1"
+            " join feedback_loop.document d on d.id = m.document"
+            " where c.hash = any($2::text[]) order by c.hash, m.source",
+            self.generation,
+            hashes,
+        )
+        return {
+            row["hash"]: {"source": row["source"], "heading": row["heading"], "text": row["text"]}
+            for row in rows
+        }
 
 
-async def _nearest(
-    connection: Connection, model: Model, generation: int, vector: list[float], k: int
-) -> list[Record]:
-    """Up to `k` chunks of a generation as the index finds them."""
-    # Membership is a filter on what the index yields: it must go on until enough pass.
-    await connection.execute(
-        "select set_config('hnsw.iterative_scan', 'strict_order', true),"
-        " set_config('hnsw.ef_search', $1, true)",
-        str(max(_CANDIDATES, 2 * k)),
-    )
-    distance = f"v.embedding <=> $2::real[]::{model.type}"
-    return await connection.fetch(
-        f"select c.hash, m.source, c.heading, c.text, 1 - ({distance}) as score"
-        f" from {model.table} v"
-        # One content may stand in several documents: the first by name speaks for it.
-        " cross join lateral (select m.source from feedback_loop.generation_chunk m"
-        "   join feedback_loop.document d on d.id = m.document"
-        "   where m.chunk_hash = v.chunk_hash and m.generation = $1 order by m.source limit 1) m"
-        " join feedback_loop.chunk c on c.hash = v.chunk_hash"
-        f" order by {distance} limit $3",
-        generation,
-        vector,
-        k,
-    )
-
-
-async def _compare_all(
-    connection: Connection, model: Model, generation: int, vector: list[float], k: int
-) -> list[Record]:
-    """The `k` nearest chunks of a generation, exactly: its every vector is compared."""
-    return await connection.fetch(
-        "with shown as materialized (select m.chunk_hash as hash, min(m.source) as source"
-        "   from feedback_loop.generation_chunk m join feedback_loop.document d on d.id = m.document"
-        "   where m.generation = $1 group by m.chunk_hash)"
-        " select s.hash, s.source, c.heading, c.text,"
-        f"   1 - (v.embedding <=> $2::real[]::{model.type}) as score"
-        f" from shown s join {model.table} v on v.chunk_hash = s.hash"
-        " join feedback_loop.chunk c on c.hash = s.hash"
-        " order by score desc, s.hash limit $3",
-        generation,
-        vector,
-        k,
-    )
+def _rounded(number: np.floating[Any]) -> float:
+    return round(float(number), 6)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from services.embedder.api import LARGEST_BODY
+from services.embedder.documents_api import LARGEST_BODY
 from tests.support.embedder import Rig, article, start_rig, write
 
 Start = Callable[..., Any]

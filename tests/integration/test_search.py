@@ -273,3 +273,55 @@ async def test_readers_of_the_view_see_one_whole_generation(rig: Rig) -> None:
             ended = True
 
     await asyncio.gather(flip(), read())
+
+
+# --- hybrid ---------------------------------------------------------------------------------
+
+
+async def test_a_rare_word_finds_its_chunk_though_the_vectors_see_nothing(rig: Rig) -> None:
+    for number in range(20):
+        await rig.post(f"doc-{number:02}", f"# Topic {number}\n\nSome text about subject {number}, in words.")
+    await rig.post("needle", "# Codes\n\nThe error ZX81QQ means that the cable is loose.")
+    await rig.settled()
+    hit = (await rig.search("what does ZX81QQ mean?", k=1))["results"][0]
+    assert hit["source"] == "needle"
+    assert hit["scores"]["lexical"] > 0.5
+
+
+async def test_a_score_is_the_even_mean_of_its_parts_and_does_not_depend_on_k(rig: Rig) -> None:
+    await rig.post("faq", article("FAQ", 8))
+    await rig.settled()
+    many = (await rig.search("What FAQ says in part 3", k=8))["results"]
+    for hit in many:
+        assert hit["score"] == pytest.approx(
+            (hit["scores"]["dense"] + hit["scores"]["lexical"]) / 2, abs=1e-5
+        )
+    few = (await rig.search("What FAQ says in part 3", k=2))["results"]
+    assert few == many[:2]
+
+
+async def test_post_searches_as_get_does(rig: Rig) -> None:
+    await rig.post("faq", article("FAQ"))
+    await rig.settled()
+    status, found = await rig.call("POST", "/search", {"q": "part 1", "k": 2})
+    assert status == 200
+    assert found == await rig.search("part 1", k=2)
+
+
+async def test_what_a_conversation_was_shown_is_remembered(rig: Rig) -> None:
+    await rig.post("faq", article("FAQ"))
+    await rig.settled()
+    body = {"q": "part 1", "k": 2, "conversation_id": 17, "message_id": "m"}
+    _, found = await rig.call("POST", "/search", body)
+    [row] = await rig.rows(
+        "select conversation_id, message_id, query, generation, shown from feedback_loop.search_log"
+    )
+    assert row[:4] == ("17", "m", "part 1", found["generation"])
+    assert [entry["chunk"] for entry in row[4]] == [hit["chunk"] for hit in found["results"]]
+
+
+async def test_a_search_without_a_conversation_leaves_no_trace(rig: Rig) -> None:
+    await rig.post("faq", article("FAQ"))
+    await rig.settled()
+    await rig.search("part 1")
+    assert await rig.value("select count(*) from feedback_loop.search_log") == 0

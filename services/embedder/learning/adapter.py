@@ -50,14 +50,14 @@ def fit(questions: Vectors, chunks: Vectors, weights: Floats, ridge: float) -> M
     return _solve(*_moments(questions, chunks, weights), [ridge])[0]
 
 
-def choose(questions: Vectors, chunks: Vectors, weights: Floats, groups: Sequence[int]) -> float | None:
+def choose(questions: Vectors, chunks: Vectors, weights: Floats, groups: NDArray[np.integer]) -> float | None:
     """The ridge that ranks held-back questions best, by cross-validation; None where none does better
     than no adapter, or where `groups` has fewer than `LEAST` different ones.
 
     Args:
         groups: of each pair, which question it is of: a question is held back as a whole.
     """
-    _, group = np.unique(np.asarray(groups), return_inverse=True)
+    _, group = np.unique(groups, return_inverse=True)
     if group.max(initial=-1) + 1 < LEAST:
         return None
     fold = np.random.default_rng(0).permutation(group.max() + 1)[group] % FOLDS

@@ -30,8 +30,8 @@ from services.embedder.vectors import Vectors
 
 __all__ = ["LIMIT", "QUESTIONS", "Bonuses", "Memory"]
 
-TAU_VECTOR = 0.8
-TAU_TERMS = 0.3
+TAU_VECTOR, SURE_VECTOR = 0.8, 1.0
+TAU_TERMS, SURE_TERMS = 0.3, 1.0
 STRENGTH = 1.0
 LIMIT = 0.3
 """All four chosen on the development third of KorQuAD; scores of hybrid search lie between 0 and 1."""
@@ -138,8 +138,8 @@ class Memory:
 
     def nearness(self, vectors: Vectors, questions: Sequence[str]) -> Floats:
         """κ of each question and each past one, shape (questions, past questions), 0 to 1."""
-        by_vector = (vectors @ self.vectors.T - TAU_VECTOR) / (1 - TAU_VECTOR)
-        by_terms = (self._alike(questions) - TAU_TERMS) / (1 - TAU_TERMS)
+        by_vector = (vectors @ self.vectors.T - TAU_VECTOR) / (SURE_VECTOR - TAU_VECTOR)
+        by_terms = (self._alike(questions) - TAU_TERMS) / (SURE_TERMS - TAU_TERMS)
         return np.asarray(np.clip(np.maximum(by_vector, by_terms), 0, 1), np.float32)
 
     def to_bytes(self) -> bytes:

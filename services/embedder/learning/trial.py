@@ -26,10 +26,11 @@ from services.embedder.learning.gate import DEALS, Decision, Evidence, Paired, j
 from services.embedder.learning.library import Ints, Learned, Library
 from services.embedder.learning.measures import Floats, bootstrap, by_rank, measure, ndcg
 from services.embedder.learning.memory import Memory
+from services.embedder.vectors import Vectors
 
 __all__ = ["KINDS", "Outcome", "Recipe", "by_kind", "deal", "fit", "learn", "split"]
 
-NEWER = 0.3
+NEWER = 0.4
 """The share of votes, newest first, that judge."""
 
 AGAIN = 0.15
@@ -206,17 +207,20 @@ def _ridge(train: Sequence[Example], library: Library) -> float | None:
     return adapter.choose(*_pairs(train, library))
 
 
-def _pairs(train: Sequence[Example], library: Library) -> tuple[Floats, Floats, Floats, list[int]]:
+def _pairs(train: Sequence[Example], library: Library) -> tuple[Vectors, Vectors, Floats, Ints]:
     """Question vectors, vectors of chunks that were liked for them, weights, and which question."""
     places = {chunk: place for place, chunk in enumerate(library.chunks)}
+    rows = library.at([each.question for each in train])
     pairs = [
-        (row, places[chunk], y, index)
-        for index, (row, each) in enumerate(zip(library.at([e.question for e in train]), train, strict=True))
+        (index, places[chunk], y)
+        for index, each in enumerate(train)
         for chunk, y in each.targets.items()
         if y > 0 and chunk in places
     ]
-    rows, chunks, ys, groups = ([pair[k] for pair in pairs] for k in range(4))
-    return library.question_vectors[rows], library.chunk_vectors[chunks], np.array(ys, float), groups
+    groups = np.array([index for index, _, _ in pairs], np.int64)
+    chunks = np.array([place for _, place, _ in pairs], np.int64)
+    weights = np.array([y for _, _, y in pairs], float)
+    return library.question_vectors[rows[groups]], library.chunk_vectors[chunks], weights, groups
 
 
 def _judges(newer: Sequence[Example], library: Library) -> _Judges:
@@ -270,12 +274,13 @@ def _dealt(
 def _disjoint(
     train: Sequence[Example], library: Library, judges: _Judges, recipe: Recipe, before: Floats
 ) -> Paired:
-    """Without half of the documents (by their names' hash), on the questions about these."""
+    """Without the questions about half of the documents (by their names' hash), on questions about these."""
 
-    def kept(targets: Mapping[str, float]) -> dict[str, float]:
-        return {c: y for c, y in targets.items() if not _apart(library.documents.get(c, c))}
+    def about(example: Example) -> bool:
+        liked = (chunk for chunk, y in example.targets.items() if y > 0)
+        return any(_apart(library.documents.get(chunk, chunk)) for chunk in liked)
 
-    rest = [replace(each, targets=kept(each.targets), direct=kept(each.direct)) for each in train]
+    rest = [example for example in train if not about(example)]
     after = _ndcg(library, judges, fit(rest, library, recipe))
     return judges.paired(before, after, np.array([_apart(document) for document in judges.documents], bool))
 

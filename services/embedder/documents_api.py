@@ -1,4 +1,4 @@
-"""The embedder's HTTP routes: documents in, search out."""
+"""The embedder's HTTP routes for documents."""
 
 from __future__ import annotations
 
@@ -21,21 +21,17 @@ from pydantic import (
 
 from services.embedder import store
 from services.embedder.knowledge import MAX_BYTES, MEDIA_TYPES, RawDocument
-from services.embedder.models import Embedder
 from services.embedder.parsing import Unreadable, parse
-from services.embedder.search import search
 from services.embedder.store import CutDocument
 from shared import http
 from shared.database import Connection
 from shared.envelope import Envelope
 from shared.events import GenerationRequested
-from shared.failures import Reject, Unavailable
 from shared.runtime import Kernel
 
-__all__ = ["Api"]
+__all__ = ["DocumentsApi"]
 
 SOURCE = "/feedback-loop/embedder"
-MOST_RESULTS = 100
 LARGEST_BODY = 32 * 1024 * 1024
 """Bytes of a request with documents: one of 20 MB in base64, and then some."""
 _APP = r"^[\w.-]{1,64}$"
@@ -79,14 +75,13 @@ class NewDocument(BaseModel):
 _DOCUMENTS = TypeAdapter(Annotated[list[NewDocument], Field(min_length=1)])
 
 
-class Api:
-    def __init__(self, kernel: Kernel, embedder: Embedder) -> None:
+class DocumentsApi:
+    def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
-        self._embedder = embedder
 
     async def post_documents(self, request: web.Request) -> web.Response:
         """`POST /documents`: one or several; all are taken or none. A generation is built behind it."""
-        self._require_ready()
+        self._kernel.require_ready()
         given = _documents(await http.read_json(request, LARGEST_BODY))
         read = await asyncio.to_thread(_read_all, given)
         async with self._kernel.database.transaction() as connection:
@@ -99,7 +94,7 @@ class Api:
 
     async def delete_document(self, request: web.Request) -> web.Response:
         """`DELETE /documents?source=…`: searches stop showing it at once."""
-        self._require_ready()
+        self._kernel.require_ready()
         app, source = _app(request), unicodedata.normalize("NFC", request.query.get("source", ""))
         async with self._kernel.database.transaction() as connection:
             await store.lock(connection)
@@ -111,7 +106,7 @@ class Api:
 
     async def list_documents(self, request: web.Request) -> web.Response:
         """`GET /documents`: what there is today."""
-        self._require_ready()
+        self._kernel.require_ready()
         async with self._kernel.database.connection() as connection:
             rows = await connection.fetch(
                 "select source, title, media_type, origin, updated_at::text,"
@@ -121,24 +116,6 @@ class Api:
                 _app(request),
             )
         return web.json_response({"documents": [dict(row) for row in rows]})
-
-    async def search(self, request: web.Request) -> web.Response:
-        """`GET /search?q=…&k=…&app=…`: the nearest chunks of the active generation."""
-        self._require_ready()
-        query, k = request.query.get("q", "").strip(), request.query.get("k", "10")
-        if not 1 <= len(query) <= 2000:
-            raise http.BadRequest("q", "must have 1 to 2000 characters", status=422)
-        if not k.isdecimal() or not 1 <= int(k) <= MOST_RESULTS:
-            raise http.BadRequest("k", f"must be a number from 1 to {MOST_RESULTS}", status=422)
-        try:
-            found = await search(self._kernel.database, self._embedder, _app(request), query, int(k))
-        except (LookupError, Reject, Unavailable) as error:
-            return http.unavailable(str(error))
-        return web.json_response(found.public())
-
-    def _require_ready(self) -> None:
-        if not self._kernel.ready.is_set():
-            raise http.NotReady(self._kernel.waiting_for)
 
     async def _ask(self, connection: Connection, app: str) -> Envelope | None:
         """Ask for a generation of the changed documents, unless one is asked for and not yet planned.

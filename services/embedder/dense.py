@@ -1,0 +1,76 @@
+"""The vectors' half of a search, in SQL: cosines of a question and the chunks of one generation."""
+
+from __future__ import annotations
+
+from services.embedder.tables import Model
+from shared.database import Connection
+
+__all__ = ["cosines", "nearest"]
+
+_CANDIDATES = 100
+"""How many the index weighs at once, at least (`hnsw.ef_search`): more find better, and slower."""
+
+
+async def nearest(
+    connection: Connection, model: Model, generation: int, vector: list[float], n: int
+) -> dict[str, float]:
+    """Content hash and cosine of the `n` chunks nearest to `vector`.
+
+    In a large table they are as good as the index finds them; where it yields fewer than `n`, every
+    vector of the generation is compared.
+    """
+    found = await _by_index(connection, model, generation, vector, n)
+    return found if len(found) == n else await _by_comparing_all(connection, model, generation, vector, n)
+
+
+async def cosines(
+    connection: Connection, model: Model, vector: list[float], hashes: list[str]
+) -> dict[str, float]:
+    """The cosines of the contents in `hashes`."""
+    rows = await connection.fetch(
+        f"select chunk_hash, 1 - (embedding <=> $1::real[]::{model.type}) as cosine"
+        f" from {model.table} where chunk_hash = any($2::text[])",
+        vector,
+        hashes,
+    )
+    return {row["chunk_hash"]: row["cosine"] for row in rows}
+
+
+async def _by_index(
+    connection: Connection, model: Model, generation: int, vector: list[float], n: int
+) -> dict[str, float]:
+    # Membership is a filter on what the index yields: it must go on until enough pass.
+    await connection.execute(
+        "select set_config('hnsw.iterative_scan', 'strict_order', true),"
+        " set_config('hnsw.ef_search', $1, true)",
+        str(max(_CANDIDATES, 2 * n)),
+    )
+    distance = f"v.embedding <=> $2::real[]::{model.type}"
+    rows = await connection.fetch(
+        f"select v.chunk_hash, 1 - ({distance}) as cosine from {model.table} v"
+        " where exists (select from feedback_loop.generation_chunk m"
+        "   join feedback_loop.document d on d.id = m.document"
+        "   where m.chunk_hash = v.chunk_hash and m.generation = $1)"
+        f" order by {distance} limit $3",
+        generation,
+        vector,
+        n,
+    )
+    return {row["chunk_hash"]: row["cosine"] for row in rows}
+
+
+async def _by_comparing_all(
+    connection: Connection, model: Model, generation: int, vector: list[float], n: int
+) -> dict[str, float]:
+    rows = await connection.fetch(
+        "with shown as materialized (select distinct m.chunk_hash as hash"
+        "   from feedback_loop.generation_chunk m join feedback_loop.document d on d.id = m.document"
+        "   where m.generation = $1)"
+        f" select s.hash, 1 - (v.embedding <=> $2::real[]::{model.type}) as cosine"
+        f" from shown s join {model.table} v on v.chunk_hash = s.hash"
+        " order by cosine desc, s.hash limit $3",
+        generation,
+        vector,
+        n,
+    )
+    return {row["hash"]: row["cosine"] for row in rows}

@@ -1,0 +1,70 @@
+"""The embedder's HTTP routes for search."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from aiohttp import web
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
+
+from services.embedder.models import Embedder
+from services.embedder.search import Question, Searcher
+from shared import http
+from shared.failures import Reject, Unavailable
+from shared.runtime import Kernel
+
+__all__ = ["SearchApi"]
+
+MOST_RESULTS = 100
+
+
+def _stripped(value: object) -> object:
+    """Without outer white space; an id may be a number."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    return value.strip() if isinstance(value, str) else value
+
+
+def _storable(text: str) -> str:
+    if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise ValueError("must not have NUL characters or lone surrogates")
+    return text
+
+
+def _readable(text: str) -> str:
+    """A question may hold anything: what cannot be stored becomes U+FFFD."""
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+
+
+Id = Annotated[str, BeforeValidator(_stripped), AfterValidator(_storable)]
+Text = Annotated[str, BeforeValidator(_stripped), AfterValidator(_readable)]
+
+
+class SearchBody(BaseModel):
+    """What is asked, in the query or as JSON."""
+
+    q: Text = Field(min_length=1, max_length=2000)
+    k: int = Field(10, ge=1, le=MOST_RESULTS)
+    app: str = Field("default", pattern=r"^[\w.-]{1,64}$")
+    conversation_id: Id = Field("", max_length=200)
+    message_id: Id = Field("", max_length=200)
+
+    def question(self) -> Question:
+        return Question(self.q, self.k, self.app, self.conversation_id, self.message_id)
+
+
+class SearchApi:
+    def __init__(self, kernel: Kernel, embedder: Embedder) -> None:
+        self._kernel = kernel
+        self._searcher = Searcher(kernel.database, embedder)
+
+    async def search(self, request: web.Request) -> web.Response:
+        """`GET /search?q=…&k=…&app=…&conversation_id=…`, or the same as JSON by `POST`."""
+        self._kernel.require_ready()
+        given = await http.read_json(request) if request.method == "POST" else dict(request.query)
+        question = http.read_model(SearchBody, given).question()
+        try:
+            found = await self._searcher.search(question)
+        except (LookupError, Reject, Unavailable) as error:
+            return http.unavailable(str(error))
+        return web.json_response(found.public())

@@ -1,0 +1,100 @@
+"""The memory: whom it helps, how much, and that it keeps."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+
+from services.embedder.learning.credit import Example
+from services.embedder.learning.memory import LIMIT, TAU_VECTOR, Memory
+from services.embedder.vectors import Vectors, unit
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def example(question: str, **targets: float) -> Example:
+    return Example(question, targets, {}, ("ann",), 1.0, NOW)
+
+
+def apart(count: int, dimensions: int = 64) -> Vectors:
+    return np.eye(dimensions, dtype=np.float32)[:count]
+
+
+def at(cosine: float, vector: Vectors, other: Vectors) -> Vectors:
+    return unit((cosine * vector + np.sqrt(1 - cosine**2) * other)[None])[0]
+
+
+class TestBonus:
+    def test_the_same_question_gets_its_targets(self) -> None:
+        memory = Memory.fit([example("환불 규정", a=0.2, b=-0.1)], apart(1))
+        assert memory.bonus(apart(1)[0], "환불 규정") == pytest.approx({"a": 0.2, "b": -0.1})
+
+    def test_a_far_question_gets_nothing(self) -> None:
+        memory = Memory.fit([example("환불 규정", a=0.5)], apart(2)[:1])
+        assert memory.bonus(apart(2)[1], "점심 메뉴") == {}
+
+    def test_it_fades_linearly_with_the_cosine(self) -> None:
+        first, second = apart(2)
+        memory = Memory.fit([example("환불", a=0.2)], first[None])
+        half = at((1 + TAU_VECTOR) / 2, first, second)
+        assert memory.bonus(half) == pytest.approx({"a": 0.1}, rel=1e-4)
+
+    def test_words_left_out_and_in_another_order_are_recognised(self) -> None:
+        asked = ["how do I return a broken kettle", "which trains go to Busan at noon"]
+        memory = Memory.fit([example(q, a=0.5) for q in asked], apart(2))
+        assert memory.bonus(apart(3)[2], "broken kettle return how")["a"] > 0
+
+    def test_it_is_limited_however_many_agree(self) -> None:
+        memory = Memory.fit(
+            [example("q", a=1.0), example("q", a=1.0), example("q", b=-1.0)], apart(1)[[0] * 3]
+        )
+        assert memory.bonus(apart(1)[0]) == pytest.approx({"a": LIMIT, "b": -LIMIT})
+
+    def test_several_at_once_are_as_one_by_one(self) -> None:
+        rng = np.random.default_rng(0)
+        vectors = unit(rng.normal(size=(30, 4)))
+        questions = [f"word{i % 7} word{i % 3} thing" for i in range(30)]
+        memory = Memory.fit(
+            [example(q, **{f"c{i % 5}": 0.3, "d": -0.1}) for i, q in enumerate(questions)], vectors
+        )
+        found = memory.bonuses(vectors, questions)
+        for row in range(30):
+            here = found.rows == row
+            several = {
+                memory.chunks[c].decode(): v
+                for c, v in zip(found.columns[here], found.values[here], strict=True)
+            }
+            assert several == pytest.approx(memory.bonus(vectors[row], questions[row]), abs=1e-6)
+
+    def test_without_itself_a_question_learns_from_the_others_only(self) -> None:
+        memory = Memory.fit([example("q", a=0.5)], apart(1))
+        assert len(memory.bonuses(apart(1), ["q"], own=False).rows) == 0
+
+
+class TestKeeping:
+    def test_bytes_bring_back_the_same_memory(self) -> None:
+        memory = Memory.fit([example("환불 규정", a=0.2), example("배송", b=0.4)], apart(2))
+        again = Memory.from_bytes(memory.to_bytes())
+        assert again.bonus(apart(1)[0], "환불") == memory.bonus(apart(1)[0], "환불") != {}
+
+    def test_nothing_makes_an_empty_memory(self) -> None:
+        memory = Memory.from_bytes(Memory.fit([], np.zeros((0, 8), np.float32)).to_bytes())
+        assert len(memory) == 0 and memory.bonus(apart(1, 8)[0], "q") == {}
+
+    def test_questions_without_a_word_to_say_are_dropped(self) -> None:
+        assert len(Memory.fit([example("q", a=0.0), example("r", a=0.5)], apart(2))) == 1
+
+    def test_a_question_of_signs_alone_is_like_nothing(self) -> None:
+        memory = Memory.fit([example("?!", a=0.5)], apart(1))
+        assert memory.bonus(apart(2)[1], "...") == {}
+
+    def test_too_few_vectors_are_refused(self) -> None:
+        with pytest.raises(ValueError, match="1 questions and 2 vectors"):
+            Memory.fit([example("q", a=0.5)], apart(2))
+
+    @pytest.mark.parametrize("data", [b"", b"no archive"])
+    def test_what_is_no_memory_is_refused(self, data: bytes) -> None:
+        with pytest.raises((ValueError, EOFError)):
+            Memory.from_bytes(data)
