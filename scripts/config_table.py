@@ -98,6 +98,9 @@ KOREAN = {
     "Base URL of the embeddings API": "임베딩 API의 기본 URL",
     "Key of the embeddings API": "임베딩 API의 키",
     "Model of the embeddings API": "임베딩 API의 모델",
+    "File of questions and the documents they should find, that no retrain may make worse": (
+        "질문과 그 질문이 찾아야 할 문서를 적은 파일. 어떤 재임베딩도 이를 나쁘게 해서는 안 됩니다"
+    ),
     "Chunks in one embedding batch": "임베딩 배치 하나의 청크 수",
 }
 

@@ -123,6 +123,10 @@ class Settings(BaseSettings):
     openai_base_url: str = Field("https://api.openai.com/v1", description="Base URL of the embeddings API")
     openai_api_key: SecretStr | None = Field(None, description="Key of the embeddings API")
     openai_embedding_model: str = Field("text-embedding-3-small", description="Model of the embeddings API")
+    golden_set: Path | None = Field(
+        None,
+        description="File of questions and the documents they should find, that no retrain may make worse",
+    )
     embedding_batch: int = Field(32, ge=1, le=512, description="Chunks in one embedding batch")
 
     @field_validator("timezone")

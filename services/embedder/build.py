@@ -7,7 +7,9 @@ from aiohttp import web
 from services.embedder import building, rollback
 from services.embedder.documents_api import DocumentsApi
 from services.embedder.models import Embedder, make_embedder
+from services.embedder.search import Searcher
 from services.embedder.search_api import SearchApi
+from services.embedder.study import Study, read_golden_set
 from shared.events import (
     EmbeddingRequested,
     GenerationBuilt,
@@ -30,7 +32,9 @@ def build(kernel: Kernel, embedder: Embedder | None = None) -> Service:
     """
     settings = kernel.settings
     embedder = embedder or make_embedder(settings)
-    documents, searches = DocumentsApi(kernel), SearchApi(kernel, embedder)
+    searcher = Searcher(kernel.database, embedder)
+    study = Study(kernel.database, embedder, searcher, read_golden_set(settings.golden_set))
+    documents, searches = DocumentsApi(kernel), SearchApi(kernel, searcher)
     token = settings.api_token
     return Service(
         name="embedder",
@@ -48,7 +52,9 @@ def build(kernel: Kernel, embedder: Embedder | None = None) -> Service:
             Registration(GenerationBuilt, building.judge, building.fail_build),
             Registration(RollbackRequested, rollback.roll_back, rollback.fail_rollback),
         ],
-        deps=building.Deps(kernel.database, embedder, settings.knowledge_dir, settings.embedding_batch),
+        deps=building.Deps(
+            kernel.database, embedder, settings.knowledge_dir, settings.embedding_batch, study
+        ),
         prefetch=1,  # one batch in hand: no more than that is lost with the process
         on_stop=embedder.close,
     )

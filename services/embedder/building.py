@@ -16,12 +16,14 @@ from typing import Any
 
 from asyncpg import Record
 
-from services.embedder import gate, generations, ingest, store, tables
+from services.embedder import gate, generations, ingest, learned, store, tables
 from services.embedder.chunking import CHUNKER
 from services.embedder.generations import Batch
 from services.embedder.ingest import Reading
 from services.embedder.knowledge import Folder
+from services.embedder.learning.trial import Outcome as StudyOutcome
 from services.embedder.models import Embedder
+from services.embedder.study import Study
 from services.embedder.tables import Model
 from services.embedder.vectors import Vectors
 from shared.database import Connection, Database
@@ -65,6 +67,7 @@ class Deps:
     embedder: Embedder
     knowledge: Path | None
     batch: int
+    study: Study
 
 
 async def plan(event: Request, work: UnitOfWork, deps: Deps) -> list[Event]:
@@ -94,7 +97,10 @@ async def plan(event: Request, work: UnitOfWork, deps: Deps) -> list[Event]:
         nothing = "the knowledge base is empty: there is nothing to embed"
         return [_at_once(event, "rejected", nothing, base, counts)]
     same_recipe = base is not None and (base["model_name"], base["chunker"]) == (model.name, CHUNKER)
-    if same_recipe and changes.none and not missing:
+    taught = isinstance(event, RetrainRequested) and await learned.anything_to_learn(
+        connection, event.app, base["id"] if base else None
+    )
+    if same_recipe and changes.none and not missing and not taught:
         nothing = "no document changed, and there is no new feedback to learn from"
         return [_at_once(event, "unchanged", nothing, base, counts)]
     starts_anew = isinstance(event, RetrainRequested) or (base is not None and not same_recipe)
@@ -192,21 +198,39 @@ async def _embed(batch: Batch, deps: Deps) -> Vectors | None:
 
 async def judge(event: GenerationBuilt, work: UnitOfWork, deps: Deps) -> list[Event]:
     """Promote the generation if it passes the gate and nothing was promoted meanwhile."""
+    async with deps.database.connection() as connection:
+        built = await generations.peek(connection, event.generation)
+    if built is None or built["state"] != "built":
+        return []
+    outcome_of_study = await deps.study.of(built) if built["reason"] == "feedback" else None
+
     connection = await work.begin()
     await store.lock(connection)
     row = await generations.read(connection, event.generation)
     if row is None or row["state"] != "built":
         return []
-    verdict = await gate.complete(connection, row)
-    outcome, detail = await _promote(connection, row) if verdict.passed else ("rejected", verdict.detail)
+    verdict = await gate.judge(connection, row, outcome_of_study)
+    if verdict.outcome == "promoted":
+        await _keep_learned(connection, row["id"], outcome_of_study, verdict.figures)
+        outcome, detail = await _promote(connection, row)
+    else:
+        outcome, detail = verdict.outcome, verdict.detail
     await generations.finish(connection, row["id"], outcome, detail, verdict.figures)
     if outcome == "promoted":
         await generations.clean_up(connection, row["app"])
     log.info("generation %d: %s", row["id"], outcome)
-    return [
-        *await _again(connection, row, outcome),
-        await _completed(connection, row, outcome, detail, verdict.figures),
-    ]
+    completed = await _completed(connection, row, outcome, detail, verdict.figures)
+    return [*await _again(connection, row, outcome), completed]
+
+
+async def _keep_learned(
+    connection: Connection, generation: int, study: StudyOutcome | None, figures: dict[str, Any]
+) -> None:
+    """What was learned now, if it passed; else what the base had learned."""
+    if study is not None and study.learned is not None:
+        await learned.write(connection, generation, study.learned, figures["learning"])
+    else:
+        await learned.inherit(connection, generation)
 
 
 async def _promote(connection: Connection, row: Record) -> tuple[Outcome, str]:

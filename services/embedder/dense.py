@@ -5,7 +5,7 @@ from __future__ import annotations
 from services.embedder.tables import Model
 from shared.database import Connection
 
-__all__ = ["cosines", "nearest"]
+__all__ = ["cosines", "nearest", "vectors"]
 
 _CANDIDATES = 100
 """How many the index weighs at once, at least (`hnsw.ef_search`): more find better, and slower."""
@@ -34,6 +34,16 @@ async def cosines(
         hashes,
     )
     return {row["chunk_hash"]: row["cosine"] for row in rows}
+
+
+async def vectors(connection: Connection, model: Model, hashes: list[str]) -> dict[str, list[float]]:
+    """The vectors of the contents in `hashes`."""
+    rows = await connection.fetch(
+        f"select chunk_hash, embedding::real[] as vector from {model.table}"
+        " where chunk_hash = any($1::text[])",
+        hashes,
+    )
+    return {row["chunk_hash"]: row["vector"] for row in rows}
 
 
 async def _by_index(

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from services.embedder.vectors import Vectors
 
-__all__ = ["CANDIDATES", "PRIOR", "Fused", "fuse", "mean_cosine"]
+__all__ = ["CANDIDATES", "PRIOR", "Floats", "Fused", "fuse", "mean_cosine"]
 
 PRIOR = 0.5
 """The weight α of the vectors before anything is learned."""

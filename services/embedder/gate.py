@@ -1,28 +1,54 @@
-"""The gate: a generation is promoted only when it is whole."""
+"""The gate: a generation is promoted only when it is whole, and what feedback taught it only when it
+proves better (`learning.gate`). "No change" always competes.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from asyncpg import Record
 
+from services.embedder.learning.trial import Outcome as Study
 from shared.database import Connection
 
-__all__ = ["Verdict", "complete"]
+__all__ = ["Verdict", "judge"]
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """Whether a generation passes, with every figure that was looked at."""
 
-    passed: bool
+    outcome: Literal["promoted", "rejected", "unchanged"]
     detail: str
     figures: dict[str, Any]
 
 
-async def complete(connection: Connection, generation: Record) -> Verdict:
-    """Completeness: as many chunks as planned, every one with a vector."""
+async def judge(connection: Connection, generation: Record, study: Study | None) -> Verdict:
+    """Completeness first; then whether there is anything new in it, from documents or from votes."""
+    whole = await _is_whole(connection, generation)
+    if study is None or whole.outcome != "promoted":
+        return whole
+    decision = study.decision
+    figures = whole.figures | {
+        "learning": {"promoted": study.learned is not None, "why": decision.reasons, **decision.figures}
+    }
+    if study.learned is not None:
+        return Verdict("promoted", "", figures)
+    why = f"nothing was learned from votes: {'; '.join(decision.reasons)}"
+    if _changes_nothing(generation):
+        return Verdict("unchanged", f"no document changed, and {why}", figures)
+    return Verdict("promoted", "", figures)
+
+
+def _changes_nothing(generation: Record) -> bool:
+    counts = generation["counts"]
+    same = generation["base"] is not None and generation["same_recipe"]
+    return same and not (counts["added"] or counts["changed"] or counts["removed"])
+
+
+async def _is_whole(connection: Connection, generation: Record) -> Verdict:
+    """As many chunks as planned, every one with a vector."""
     row = await connection.fetchrow(
         "select count(*) as shown, count(v.chunk_hash) as embedded"
         " from feedback_loop.generation_chunk m"
@@ -33,7 +59,7 @@ async def complete(connection: Connection, generation: Record) -> Verdict:
     assert row is not None
     planned, shown, embedded = generation["chunks"], row["shown"], row["embedded"]
     figures = {"planned": planned, "shown": shown, "embedded": embedded}
-    if not planned == shown == embedded:
-        detail = f"of {planned} planned chunks {shown} are there and {embedded} are embedded"
-        return Verdict(False, detail, figures)
-    return Verdict(True, "", figures)
+    if planned == shown == embedded:
+        return Verdict("promoted", "", figures)
+    missing = f"of {planned} planned chunks {shown} are there and {embedded} are embedded"
+    return Verdict("rejected", missing, figures)

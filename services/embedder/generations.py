@@ -26,6 +26,7 @@ __all__ = [
     "finish",
     "move_pointer",
     "open_batch",
+    "peek",
     "previous_of",
     "read",
     "rolled_back",
@@ -186,14 +187,24 @@ async def complete_batch(
 # --- the pointer ----------------------------------------------------------------------------
 
 
+_WHOLE = """
+select g.*, m.name as model_name, m.table_name, now() - g.created_at as age,
+       coalesce((b.model, b.chunker) = (g.model, g.chunker), false) as same_recipe
+from feedback_loop.generation g join feedback_loop.model m on m.id = g.model
+left join feedback_loop.generation b on b.id = g.base
+where g.id = $1
+"""
+
+
+async def peek(connection: Connection, generation: int) -> Record | None:
+    """A generation's row with its model's name and table, and whether that and the chunker are its
+    base's."""
+    return await connection.fetchrow(_WHOLE, generation)
+
+
 async def read(connection: Connection, generation: int) -> Record | None:
-    """A generation's row with its model's name and table, locked."""
-    return await connection.fetchrow(
-        "select g.*, m.name as model_name, m.table_name, now() - g.created_at as age"
-        " from feedback_loop.generation g join feedback_loop.model m on m.id = g.model"
-        " where g.id = $1 for update of g",
-        generation,
-    )
+    """What `peek` reads, locked."""
+    return await connection.fetchrow(f"{_WHOLE} for update of g", generation)
 
 
 async def active(connection: Connection, app: str) -> Record | None:

@@ -9,6 +9,7 @@ is approximate).
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,14 +17,15 @@ import numpy as np
 from asyncpg import Record
 
 from services.embedder import dense, generations, tables
-from services.embedder.fusion import CANDIDATES, fuse, mean_cosine
-from services.embedder.lexical import LexicalIndex
-from services.embedder.lexicons import Lexicons
-from services.embedder.models import Embedder
+from services.embedder.fusion import CANDIDATES, Floats, fuse, mean_cosine
+from services.embedder.learning.adapter import adapt
+from services.embedder.lexical import LexicalIndex, Match
+from services.embedder.models import Embedder, Vectors
+from services.embedder.shelf import Shelf, Volume
 from services.embedder.tables import Model
 from shared.database import Connection, Database
 
-__all__ = ["Found", "Hit", "Question", "Searcher"]
+__all__ = ["Candidates", "Found", "Hit", "Question", "Searcher", "View"]
 
 _TRIES = 5
 """Promotions that one search may run into before it gives up."""
@@ -56,8 +58,8 @@ class Hit:
 
     Attributes:
         score: what it is ranked by, `scores` weighed; of one question only, scores compare.
-        scores: by part: `dense` (1: same direction as the question, about 0: unrelated) and
-            `lexical` (0 to 1).
+        scores: by part: `dense` (1: same direction as the question, about 0: unrelated), `lexical`
+            (0 to 1), and `memory` (what users liked for a question like this one, if anything).
     """
 
     rank: int
@@ -86,7 +88,7 @@ class Searcher:
     def __init__(self, database: Database, embedder: Embedder) -> None:
         self._database = database
         self._embedder = embedder
-        self._lexicons = Lexicons(database)
+        self._shelf = Shelf(database)
         self._baseline: float | None = None
 
     async def search(self, question: Question) -> Found:
@@ -95,27 +97,31 @@ class Searcher:
         Raises:
             LookupError: the active generation is of a model that this process does not run.
         """
-        vector = (await self._embedder.embed([question.text], urgent=True))[0].tolist()
-        baseline = await self._zero()
+        vector = (await self._embedder.embed([question.text], urgent=True))[0]
+        baseline = await self.zero()
         for _ in range(_TRIES):
             async with self._database.transaction("repeatable_read") as connection:
                 # One snapshot: what is promoted meanwhile is not seen by half.
                 generation = await generations.active(connection, question.app)
                 if generation is None:
                     return Found(None, [])
-                index = self._lexicons.of(question.app, generation["id"])
-                if index is not None:
+                volume = self._shelf.of(question.app, generation["id"])
+                if volume is not None:
                     model = await self._model(connection, generation, len(vector))
-                    view = _View(connection, generation["id"], model, index)
-                    found = await view.find(question, vector, baseline)
+                    view = View(connection, generation["id"], model, volume.index)
+                    found = await view.find(question, vector, volume, baseline)
                     break
             # Made outside: no connection waits for it.
-            await self._lexicons.load(question.app, generation["id"])
+            await self._shelf.load(question.app, generation["id"])
         else:
             raise LookupError("generations change faster than they can be searched")
         if question.conversation_id:
             await self._remember(question, found)
         return found
+
+    async def index(self, app: str, generation: int) -> LexicalIndex:
+        """The lexical index of any generation, also of one that is not promoted."""
+        return await self._shelf.index(app, generation)
 
     async def _model(self, connection: Connection, generation: Record, dimensions: int) -> Model:
         model = await tables.known_model(connection, generation["model_name"])
@@ -132,7 +138,7 @@ class Searcher:
             )
         return model
 
-    async def _zero(self) -> float:
+    async def zero(self) -> float:
         """The cosine of unrelated texts under this model; measured once. That of `use` is near 0."""
         if self._baseline is None:
             measured = self._embedder.name == "openai"
@@ -155,8 +161,20 @@ class Searcher:
             )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidates:
+    """What competes for one question, in the order of `hashes`.
+
+    Attributes:
+        lexical: as in `Fused`, shape (candidates,).
+    """
+
+    hashes: list[str]
+    lexical: Floats
+
+
 @dataclass(frozen=True, slots=True)
-class _View:
+class View:
     """One generation, as one transaction sees it."""
 
     connection: Connection
@@ -164,37 +182,59 @@ class _View:
     model: Model
     index: LexicalIndex
 
-    async def find(self, question: Question, vector: list[float], baseline: float) -> Found:
-        n = max(CANDIDATES, question.k)
-        match = await asyncio.to_thread(self.index.match, question.text)
-        cosines = await dense.nearest(self.connection, self.model, self.generation, vector, n)
-        others = [hash for hash in match.top(n) if hash not in cosines]
-        cosines |= await dense.cosines(self.connection, self.model, vector, others)
+    async def find(self, question: Question, vector: Vectors, volume: Volume, baseline: float) -> Found:
+        """Candidates are the best of each half, and what users liked for questions like this one."""
+        learned = volume.learned
+        bonus = learned.memory.bonus(vector, question.text) if learned.memory is not None else {}
+        known = self._inside(bonus)
+        if learned.adapter is not None:
+            vector = adapt(learned.adapter, vector[None])[0]
+        cosines, match = await self._match(question.text, vector.tolist(), max(CANDIDATES, question.k), known)
         hashes = sorted(cosines)
         fused = fuse(
             np.array([cosines[hash] for hash in hashes]),
             match.scores(hashes),
             best=match.best,
             bound=match.bound,
+            alpha=learned.alpha,
             baseline=baseline,
         )
-        order = np.argsort(-fused.score, kind="stable")
+        memory = np.array([bonus.get(hash, 0.0) for hash in hashes], np.float32)
+        score = fused.score + memory
+        order = np.argsort(-score, kind="stable")
         shown = await self._shown(hashes)
         # A chunk that is not shown is of a document deleted after the generation was built.
         best = [at for at in order if hashes[at] in shown][: question.k]
-        return Found(
-            self.generation,
-            [
-                Hit(
-                    rank,
-                    _rounded(fused.score[at]),
-                    {"dense": _rounded(fused.dense[at]), "lexical": _rounded(fused.lexical[at])},
-                    chunk=hashes[at],
-                    **shown[hashes[at]],
-                )
-                for rank, at in enumerate(best, start=1)
-            ],
-        )
+        hits = []
+        for rank, at in enumerate(best, start=1):
+            parts = {"dense": _rounded(fused.dense[at]), "lexical": _rounded(fused.lexical[at])}
+            if memory[at]:
+                parts["memory"] = _rounded(memory[at])
+            hits.append(Hit(rank, _rounded(score[at]), parts, chunk=hashes[at], **shown[hashes[at]]))
+        return Found(self.generation, hits)
+
+    async def candidates(self, question: str, vector: list[float], besides: Iterable[str]) -> Candidates:
+        """The best of each half, and those of `besides` that are in the generation."""
+        known = self._inside(besides)
+        cosines, match = await self._match(question, vector, CANDIDATES, known)
+        hashes = sorted(cosines)
+        scores = match.scores(hashes)
+        zeros = np.zeros(len(hashes), np.float32)
+        return Candidates(hashes, fuse(zeros, scores, best=match.best, bound=match.bound).lexical)
+
+    def _inside(self, hashes: Iterable[str]) -> list[str]:
+        """Those of `hashes` that the generation shows."""
+        wanted = set(hashes)
+        return sorted(wanted.difference(self.index.missing(wanted)))
+
+    async def _match(
+        self, question: str, vector: list[float], n: int, besides: list[str]
+    ) -> tuple[dict[str, float], Match]:
+        """The cosine of every candidate, and the match that knows their words."""
+        match = await asyncio.to_thread(self.index.match, question)
+        cosines = await dense.nearest(self.connection, self.model, self.generation, vector, n)
+        others = [hash for hash in {*match.top(n), *besides} if hash not in cosines]
+        return cosines | await dense.cosines(self.connection, self.model, vector, others), match
 
     async def _shown(self, hashes: list[str]) -> dict[str, dict[str, str]]:
         """Source, heading and text of contents that stand in a document of today. One content may

@@ -7,7 +7,6 @@ from typing import Annotated
 from aiohttp import web
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
-from services.embedder.models import Embedder
 from services.embedder.search import Question, Searcher
 from shared import http
 from shared.failures import Reject, Unavailable
@@ -54,9 +53,9 @@ class SearchBody(BaseModel):
 
 
 class SearchApi:
-    def __init__(self, kernel: Kernel, embedder: Embedder) -> None:
+    def __init__(self, kernel: Kernel, searcher: Searcher) -> None:
         self._kernel = kernel
-        self._searcher = Searcher(kernel.database, embedder)
+        self._searcher = searcher
 
     async def search(self, request: web.Request) -> web.Response:
         """`GET /search?q=…&k=…&app=…&conversation_id=…`, or the same as JSON by `POST`."""

@@ -101,6 +101,7 @@ def outcome(event: RetrainCompleted, language: Language, markup: Markup = "slack
     if not rolled_back and event.outcome in ("promoted", "rejected"):
         facts.append(words["documents"].format(counts.added, counts.changed, counts.removed))
         facts.append(words["chunks"].format(counts.embedded, counts.reused))
+        facts.append(_learned(event, words))
     if event.seconds is not None:
         facts.append(words["seconds"].format(f"{event.seconds:.1f}"))
     facts += [
@@ -168,6 +169,32 @@ def _cause(event: RetrainCompleted, words: Mapping[str, str], markup: Markup) ->
     ratio = f" {_percent(event.ratio)}" if event.ratio is not None else ""
     who = _person(event.requested_by, NAME, markup)
     return words[f"cause.{event.reason}"] + ratio + (f" ({who})" if who else "")
+
+
+def _learned(event: RetrainCompleted, words: Mapping[str, str]) -> str:
+    """What votes changed in search, by how much; empty where nobody tried to learn."""
+    learning = event.gate.get("learning")
+    if learning is None:
+        return ""
+    if not learning.get("promoted"):
+        return words["learned.nothing"]
+    kinds = learning.get("by_kind", {})
+    again = kinds.get("asked again", {}).get("ndcg@10")
+    asked_again = again is not None and again["delta"]["n"] > 0
+    shown = again if asked_again else learning["held_out"]
+    what = words["learned.again" if asked_again else "learned.all"]
+    quality = f"{shown['before']['mean']:.3f} → {shown['after']['mean']:.3f}"
+    new = kinds.get("new", {}).get("ndcg@10", {}).get("delta")
+    rest = ""
+    if asked_again and new and new["n"]:
+        same = new["low"] <= 0 <= new["high"]
+        rest = words["learned.new"].format(words["learned.same"] if same else _change(new))
+    return words["learned"].format(quality, _change(shown["delta"]), what, rest)
+
+
+def _change(delta: Mapping[str, float]) -> str:
+    low, high = (f"{delta[end]:+.3f}".replace("-", "−") for end in ("low", "high"))
+    return f"{delta['mean']:+.3f}, 95% CI {low}…{high}".replace("-", "−")
 
 
 def _skipped(skipped: list[Skipped], words: Mapping[str, str], markup: Markup) -> str:

@@ -152,7 +152,7 @@ async def test_a_retrain_carries_who_and_why_to_its_outcome(start: Start, knowle
     ended = await rig.retrain(event)
     assert (ended.retrain, ended.run, ended.ratio) == (event.retrain, event.run, 0.41)
     assert (ended.outcome, ended.reason, ended.requested_by) == ("promoted", "feedback", "cron-job.org")
-    assert ended.gate == {"planned": 9, "shown": 9, "embedded": 9}
+    assert (ended.gate["planned"], ended.gate["shown"], ended.gate["embedded"]) == (9, 9, 9)
     assert ended.seconds is not None
 
 

@@ -1,14 +1,19 @@
 """The feedback memory: what was liked for a question helps who asks it again. Pure.
 
-    bonus(q, d) = clip(a · Σᵢ κ(q, qᵢ) · yᵢ(d), −limit, limit),   s(q, d) = s_hybrid(q, d) + bonus(q, d)
-    κ(q, qᵢ) = max( (cos(q, qᵢ) − τ) / (1 − τ),  (lex(q, qᵢ) − τ′) / (1 − τ′),  0 )
+    s(q, d) = s_hybrid(q, d) + bonus(q, d)
+    bonus(q, d) = clip(a · Σᵢ κ(q, qᵢ) · yᵢ(d), −limit, limit)
+    κ(q, qᵢ) = clip(max( (cos(q, qᵢ) − τ) / (σ − τ),  (lex(q, qᵢ) − τ′) / (σ′ − τ′) ), 0, 1)
 
 where qᵢ are past questions and yᵢ(d) their targets (`credit`). `cos` compares vectors, `lex` is the
 cosine of the questions' terms (`terms`), each term by its idf among the past questions: words left
 out, typed in another order or misspelt move a sentence's vector far, and its terms little. It is
 nearest-neighbour regression of the residual with a compact kernel (Nadaraya 1964, Watson 1964), in
 closed form: nothing is trained, so nothing is forgotten, and a question far from every past one gets
-exactly what it got before. As one user's target is ½ at most, a = 1 gives one vote ½ before `limit`.
+exactly what it got before. As one user's target is ½ at most, one vote adds .3 at most.
+
+Measured on development questions (ΔnDCG@10; reworded | hard | new | unseen document, votes on chunks):
+by vectors alone, τ = .7, σ = 1, a = .5: +.029 | +.007 | +.001 | −.003; by both, as above: +.053 | +.069
+| +.002 | .000. A lower τ for vectors (.5) costs −.013 on new and −.024 on unseen documents.
 
 What is guaranteed: keyed by chunk content hash, so it survives re-embedding of chunks and expires when
 a text changes; a memory never changes; `from_bytes(to_bytes())` gives the same bonuses to the last bit.
@@ -20,6 +25,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,11 +36,11 @@ from services.embedder.vectors import Vectors
 
 __all__ = ["LIMIT", "QUESTIONS", "Bonuses", "Memory"]
 
-TAU_VECTOR, SURE_VECTOR = 0.8, 1.0
-TAU_TERMS, SURE_TERMS = 0.3, 1.0
-STRENGTH = 1.0
-LIMIT = 0.3
-"""All four chosen on the development third of KorQuAD; scores of hybrid search lie between 0 and 1."""
+TAU_VECTOR, SURE_VECTOR = 0.8, 0.95
+TAU_TERMS, SURE_TERMS = 0.3, 0.5
+STRENGTH = 0.6
+LIMIT = 0.4
+"""All chosen on the development third of KorQuAD; scores of hybrid search lie between 0 and 1."""
 
 QUESTIONS = 10_000
 """Past questions that are kept, at most: those with the most to say, of equal ones the newest."""
@@ -160,7 +166,7 @@ class Memory:
         idf = _idf(len(self), np.diff(self.starts))
         unknown = _idf(len(self), np.zeros(1))[0]
         for row, question in enumerate(questions):
-            terms = np.unique(occurrences([question])[0]) if question else self.terms[:0]
+            terms = _distinct(question)
             at = np.searchsorted(self.terms, terms)
             at = at[np.append(self.terms, ~np.uint64(0))[at] == terms]
             length = np.sqrt(np.square(idf[at]).sum() + (len(terms) - len(at)) * unknown**2)
@@ -169,6 +175,11 @@ class Memory:
             if length:
                 alike[row] /= length * self.lengths
         return alike
+
+
+@lru_cache(4096)
+def _distinct(question: str) -> NDArray[np.uint64]:
+    return np.unique(occurrences([question])[0])
 
 
 def _idf(questions: int, holders: NDArray[np.number]) -> NDArray[np.float64]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from services.embedder.learning.credit import Example
-from services.embedder.learning.memory import LIMIT, TAU_VECTOR, Memory
+from services.embedder.learning.memory import LIMIT, STRENGTH, SURE_VECTOR, TAU_VECTOR, Memory
 from services.embedder.vectors import Vectors, unit
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -19,17 +19,18 @@ def example(question: str, **targets: float) -> Example:
 
 
 def apart(count: int, dimensions: int = 64) -> Vectors:
-    return np.eye(dimensions, dtype=np.float32)[:count]
+    return np.asarray(np.eye(dimensions, dtype=np.float32)[:count])
 
 
 def at(cosine: float, vector: Vectors, other: Vectors) -> Vectors:
-    return unit((cosine * vector + np.sqrt(1 - cosine**2) * other)[None])[0]
+    return np.asarray(unit((cosine * vector + np.sqrt(1 - cosine**2) * other)[None])[0])
 
 
 class TestBonus:
     def test_the_same_question_gets_its_targets(self) -> None:
-        memory = Memory.fit([example("환불 규정", a=0.2, b=-0.1)], apart(1))
-        assert memory.bonus(apart(1)[0], "환불 규정") == pytest.approx({"a": 0.2, "b": -0.1})
+        memory = Memory.fit([example("환불 규정", a=0.5, b=-0.1)], apart(1))
+        expected = {"a": 0.5 * STRENGTH, "b": -0.1 * STRENGTH}
+        assert memory.bonus(apart(1)[0], "환불 규정") == pytest.approx(expected)
 
     def test_a_far_question_gets_nothing(self) -> None:
         memory = Memory.fit([example("환불 규정", a=0.5)], apart(2)[:1])
@@ -38,8 +39,8 @@ class TestBonus:
     def test_it_fades_linearly_with_the_cosine(self) -> None:
         first, second = apart(2)
         memory = Memory.fit([example("환불", a=0.2)], first[None])
-        half = at((1 + TAU_VECTOR) / 2, first, second)
-        assert memory.bonus(half) == pytest.approx({"a": 0.1}, rel=1e-4)
+        half = at((SURE_VECTOR + TAU_VECTOR) / 2, first, second)
+        assert memory.bonus(half) == pytest.approx({"a": 0.1 * STRENGTH}, rel=1e-4)
 
     def test_words_left_out_and_in_another_order_are_recognised(self) -> None:
         asked = ["how do I return a broken kettle", "which trains go to Busan at noon"]

@@ -1,0 +1,122 @@
+"""What is learned, in SQL: the votes it starts from, and the artefacts of a generation."""
+
+from __future__ import annotations
+
+import io
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+from asyncpg import Record
+
+from services.embedder.learning.credit import Vote
+from services.embedder.learning.library import Learned
+from services.embedder.learning.memory import Memory
+from shared.database import Connection
+
+__all__ = ["anything_to_learn", "inherit", "read", "votes", "write"]
+
+MOST_VOTES = 20_000
+"""Votes that one fitting looks at: the newest."""
+
+
+async def anything_to_learn(connection: Connection, app: str, since: int | None) -> bool:
+    """Whether votes came, since `since` was fitted, that say something about what search showed."""
+    return bool(
+        await connection.fetchval(
+            "select exists (select from feedback_loop.judged_answer where app = $1"
+            " and question is not null and (shown <> '[]' or cited <> '[]' or votes_on_citations <> '{}')"
+            " and voted > coalesce((select fitted_at from feedback_loop.learned where generation = $2),"
+            "                      '-infinity'))",
+            app,
+            since,
+        )
+    )
+
+
+async def votes(connection: Connection, app: str, generation: int) -> list[Vote]:
+    """The app's votes on answers whose question is known, in terms of a generation's chunks."""
+    rows = await connection.fetch(
+        "select * from feedback_loop.judged_answer where app = $1 and question is not null"
+        " order by voted desc limit $2",
+        app,
+        MOST_VOTES,
+    )
+    members = await connection.fetch(
+        "select distinct source, chunk_hash from feedback_loop.generation_chunk where generation = $1",
+        generation,
+    )
+    chunks_of = defaultdict(set)
+    for member in members:
+        chunks_of[member["source"]].add(member["chunk_hash"])
+    return [_vote(row, chunks_of) for row in rows]
+
+
+def _vote(row: Record, chunks_of: dict[str, set[str]]) -> Vote:
+    shown = [entry["chunk"] for entry in row["shown"]]
+    return Vote(
+        question=row["question"],
+        user=row["user_id"],
+        value=row["value"],
+        voted=row["voted"],
+        shown=shown,
+        cited=_cited(row["cited"], shown, chunks_of),
+        citations=row["votes_on_citations"],
+        reason=row["reason_code"],
+    )
+
+
+def _cited(cited: list[dict[str, Any]], shown: list[str], chunks_of: dict[str, set[str]]) -> list[str]:
+    """The chunks that an answer cites. Where it names a document, those of it that were shown."""
+    found = []
+    for citation in cited:
+        if citation.get("chunk"):
+            found.append(citation["chunk"])
+        elif source := citation.get("source"):
+            # A bot may send either under one name.
+            found += [hash for hash in shown if hash in chunks_of.get(source, ()) or hash == source]
+    return list(dict.fromkeys(found))
+
+
+async def read(connection: Connection, generation: int) -> Learned:
+    """The artefacts of a generation; nothing where it has none."""
+    row = await connection.fetchrow(
+        "select alpha, memory, adapter from feedback_loop.learned where generation = $1", generation
+    )
+    if row is None:
+        return Learned()
+    return Learned(
+        memory=Memory.from_bytes(row["memory"]) if row["memory"] else None,
+        alpha=row["alpha"],
+        adapter=np.load(io.BytesIO(row["adapter"]), allow_pickle=False) if row["adapter"] else None,
+    )
+
+
+async def write(connection: Connection, generation: int, learned: Learned, figures: dict[str, Any]) -> None:
+    await connection.execute(
+        "insert into feedback_loop.learned (generation, alpha, memory, adapter, figures)"
+        " values ($1, $2, $3, $4, $5)",
+        generation,
+        learned.alpha,
+        learned.memory.to_bytes() if learned.memory is not None else None,
+        _saved(learned.adapter) if learned.adapter is not None else None,
+        figures,
+    )
+
+
+async def inherit(connection: Connection, generation: int) -> None:
+    """Give a generation the artefacts of its base, if that is of the same model."""
+    await connection.execute(
+        "insert into feedback_loop.learned (generation, alpha, memory, adapter, figures, fitted_at)"
+        " select g.id, l.alpha, l.memory, l.adapter, l.figures, l.fitted_at"
+        " from feedback_loop.generation g"
+        " join feedback_loop.generation b on b.id = g.base and b.model = g.model"
+        " join feedback_loop.learned l on l.generation = b.id where g.id = $1",
+        generation,
+    )
+
+
+def _saved(matrix: Any) -> bytes:
+    out = io.BytesIO()
+    np.save(out, matrix, allow_pickle=False)
+    return out.getvalue()

@@ -1,0 +1,163 @@
+"""A study of the votes: what search over a generation finds for the questions that were voted on, what
+can be learned from that, and whether it holds on votes it was not fitted to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+from asyncpg import Record
+
+from services.embedder import dense, learned
+from services.embedder.learning.credit import Vote, normal
+from services.embedder.learning.gate import Decision
+from services.embedder.learning.library import Library
+from services.embedder.learning.trial import Outcome, learn
+from services.embedder.models import Embedder, Vectors
+from services.embedder.search import Candidates, Searcher, View
+from services.embedder.tables import known_model
+from shared.database import Connection, Database
+from shared.settings import SettingsError
+
+__all__ = ["GoldenSet", "Study", "read_golden_set"]
+
+log = logging.getLogger(__name__)
+
+MOST_QUESTIONS = 5_000
+"""Questions that are searched for again, at most: the newest. About ten milliseconds each."""
+_BATCH = 64
+
+GoldenSet = Mapping[str, Sequence[str]]
+"""Question -> sources of which one should be found."""
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """What a study needs: `searcher` searches as users do, of any generation."""
+
+    database: Database
+    embedder: Embedder
+    searcher: Searcher
+    golden: GoldenSet
+
+    async def of(self, generation: Record) -> Outcome:
+        """Learn from the votes on an app, over a built generation. Takes seconds to a minute, and
+        holds no transaction."""
+        async with self.database.connection() as connection:
+            votes = await learned.votes(connection, generation["app"], generation["id"])
+            now: datetime = await connection.fetchval("select now()")
+            model = await known_model(connection, generation["model_name"])
+            documents = await _documents(connection, generation["id"])
+        assert model is not None
+        votes, questions = _limited(votes, self.golden)
+        log.info("learning from %d votes on %d questions", len(votes), len(questions))
+        if not votes:
+            return Outcome(None, Decision(False, ["nobody voted on a question that is known"]))
+        index = await self.searcher.index(generation["app"], generation["id"])
+        vectors = await self._embed(questions)
+        judged = _judged(votes)
+        found = []
+        for question, vector in zip(questions, vectors, strict=True):
+            async with self.database.transaction() as connection:
+                view = View(connection, generation["id"], model, index)
+                found.append(await view.candidates(question, vector.tolist(), judged[normal(question)]))
+        async with self.database.connection() as connection:
+            chunks = await dense.vectors(
+                connection, model, sorted({h for each in found for h in each.hashes})
+            )
+        library = _library(questions, vectors, found, chunks, documents, await self.searcher.zero())
+        golden = {
+            question: {hash: 1.0 for hash, source in documents.items() if source in sources}
+            for question, sources in self.golden.items()
+        }
+        return await asyncio.to_thread(learn, votes, library, now, golden=golden or None)
+
+    async def _embed(self, questions: list[str]) -> Vectors:
+        parts = [
+            await self.embedder.embed(questions[start : start + _BATCH])
+            for start in range(0, len(questions), _BATCH)
+        ]
+        return np.concatenate(parts)
+
+
+async def _documents(connection: Connection, generation: int) -> dict[str, str]:
+    rows = await connection.fetch(
+        "select chunk_hash, min(source) as source from feedback_loop.generation_chunk"
+        " where generation = $1 group by chunk_hash",
+        generation,
+    )
+    return {row["chunk_hash"]: row["source"] for row in rows}
+
+
+def _limited(votes: list[Vote], golden: GoldenSet) -> tuple[list[Vote], list[str]]:
+    """The votes on the questions asked last, and these questions, each once; the golden ones too."""
+    texts: dict[str, str] = {}
+    for vote in sorted(votes, key=lambda vote: vote.voted, reverse=True):
+        if len(texts) < MOST_QUESTIONS:
+            texts.setdefault(normal(vote.question), vote.question)
+    kept = [vote for vote in votes if normal(vote.question) in texts]
+    for question in golden:
+        texts.setdefault(normal(question), question)
+    return kept, list(texts.values())
+
+
+def _judged(votes: Sequence[Vote]) -> defaultdict[str, set[str]]:
+    """Question -> every chunk that a vote on it is about: candidates, wherever search ranks them now."""
+    judged = defaultdict[str, set[str]](set)
+    for vote in votes:
+        judged[normal(vote.question)].update(vote.shown, vote.cited, vote.citations)
+    return judged
+
+
+def _library(
+    questions: Sequence[str],
+    vectors: Vectors,
+    found: Sequence[Candidates],
+    chunks: Mapping[str, list[float]],
+    documents: Mapping[str, str],
+    baseline: float,
+) -> Library:
+    """What search found, as arrays."""
+    place = {hash: at for at, hash in enumerate(chunks)}
+    width = max(len(each.hashes) for each in found)
+    places = np.full((len(found), width), -1, np.int64)
+    lexical = np.zeros((len(found), width), np.float32)
+    for row, each in enumerate(found):
+        places[row, : len(each.hashes)] = [place[hash] for hash in each.hashes]
+        lexical[row, : len(each.hashes)] = each.lexical
+    stacked = np.array(list(chunks.values()), np.float32).reshape(len(chunks), vectors.shape[1])
+    return Library(questions, vectors, list(chunks), stacked, places, lexical, documents, baseline)
+
+
+def read_golden_set(path: Path | None) -> GoldenSet:
+    """The golden set of a file: a line of JSON per question, `{"question", "sources": [...]}`.
+
+    Raises:
+        SettingsError: the file cannot be read, or a line of it is none; the text names it.
+    """
+    if path is None:
+        return {}
+    golden: dict[str, Sequence[str]] = {}
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"GOLDEN_SET: {error}") from None
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+            golden[str(entry["question"])] = [str(source) for source in entry["sources"]]
+        except (ValueError, KeyError, TypeError):
+            raise SettingsError(
+                f'GOLDEN_SET: line {number} of {path} is not {{"question": …, "sources": […]}}'
+            ) from None
+    return golden
