@@ -62,6 +62,7 @@ class _Judges:
 
     rows: Ints
     gains: Floats
+    judged: Floats
     weights: Floats
     users: Sequence[str]
     documents: Sequence[str]
@@ -223,6 +224,20 @@ def _pairs(train: Sequence[Example], library: Library) -> tuple[Vectors, Vectors
     return library.question_vectors[rows[groups]], library.chunk_vectors[chunks], weights, groups
 
 
+_COND = True
+
+
+def _own(newer, near):
+    return [each.direct or others for each, others in zip(newer, near)]
+
+
+def _union(newer, near):
+    return [{c: e.direct.get(c, 0) + n.get(c, 0) for c in {*e.direct, *n}} for e, n in zip(newer, near)]
+
+
+_RIGHT = _union
+
+
 def _judges(newer: Sequence[Example], library: Library) -> _Judges:
     rows = library.at([each.question for each in newer])
     near: list[dict[str, float]] = [{} for _ in newer]
@@ -232,7 +247,7 @@ def _judges(newer: Sequence[Example], library: Library) -> _Judges:
         found = memory.bonuses(library.question_vectors[rows], questions, own=False)
         for row, column, value in zip(found.rows, found.columns, found.values, strict=True):
             near[row][memory.chunks[column].decode()] = float(value)
-    right = [each.direct or others for each, others in zip(newer, near, strict=True)]
+    right = _RIGHT(newer, near)
     gains = library.gains(rows, right)
     counts = gains.max(1, initial=0) > 0
     kept = [i for i in range(len(newer)) if counts[i]]
@@ -240,6 +255,7 @@ def _judges(newer: Sequence[Example], library: Library) -> _Judges:
     return _Judges(
         rows[kept],
         gains[kept],
+        library.gains(rows, [dict.fromkeys(each, 1.0) for each in right])[kept] > 0,
         np.array([newer[i].trust for i in kept]),
         [newer[i].users[0] if len(newer[i].users) == 1 else f"several: {i}" for i in kept],
         [library.documents.get(chunk, chunk) for chunk in documents],
@@ -247,7 +263,8 @@ def _judges(newer: Sequence[Example], library: Library) -> _Judges:
 
 
 def _ndcg(library: Library, judges: _Judges, learned: Learned) -> Floats:
-    return ndcg(*by_rank(library.scores(judges.rows, learned), judges.gains))
+    scores = library.scores(judges.rows, learned)
+    return ndcg(*by_rank(np.where(judges.judged, scores, -np.inf) if _COND else scores, judges.gains))
 
 
 def _mean(library: Library, judges: _Judges, learned: Learned) -> float:
