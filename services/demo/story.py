@@ -39,7 +39,7 @@ __all__ = [
     "tell",
 ]
 
-QUESTIONS = ("반품은 며칠 안에 해야 하나요?", "Which countries do you ship to?")
+QUESTIONS = ("단순 변심 반품은 며칠 안에 신청해야 하나요?", "Which countries do you ship to?")
 CRON = "Mozilla/4.0 (compatible; cron-job.org; http://cron-job.org/abuse/)"
 _TOKEN = "demo"  # of a server on the loopback that lives for two minutes
 
@@ -107,7 +107,7 @@ class _Story:
             change_documents(self._knowledge)
             await self._vote(conversations()[100:], second)
             run = await self._hit(second)
-            completed = await follow_build(self._runtime.kernel, run, self._console, "Re-embedding")
+            completed = await follow_build(self._runtime.kernel, run, self._console, "Re-embedding", 300)
             await self._until_told(run)
             self._say(4, "The same questions find what is true today")
             await self._ask()
@@ -121,7 +121,7 @@ class _Story:
         folder = await take_over_folder(kernel.database, "default", self._knowledge)
         self._console.print(f"   {len(folder.documents)} documents read (.md, .txt, .html, .pdf)")
         envelope = await request(kernel, GenerationRequested(reason="manual", requested_by="demo"))
-        await follow_build(kernel, envelope.id, self._console, "Embedding")
+        await follow_build(kernel, envelope.id, self._console, "Embedding", 300)
         await until_handled(kernel, envelope.id)
 
     async def _ask(self) -> None:
@@ -129,7 +129,7 @@ class _Story:
             async with self._http.get("/search", params={"q": question, "k": "1"}) as response:
                 found = (await _ok(response))["results"][0]
             text = " ".join(found["text"].split())
-            self._console.print(f"   🔎 {question}\n      {found['source']}: {text[:70]} …")
+            self._console.print(f"   🔎 {question}\n      {found['source']}: {text[:80]} …")
 
     async def _vote(self, sample: list[dict[str, Any]], as_of: datetime) -> None:
         told, votes = as_conversations(sample, as_of), as_votes(sample, as_of)

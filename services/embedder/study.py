@@ -78,7 +78,12 @@ class Study:
             question: {hash: 1.0 for hash, source in documents.items() if source in sources}
             for question, sources in self.golden.items()
         }
-        return await asyncio.to_thread(learn, votes, library, now, golden=golden or None)
+        try:
+            return await asyncio.to_thread(learn, votes, library, now, golden=golden or None)
+        except Exception as error:
+            # Changed documents must not wait for what learning cannot cope with; the outcome says so.
+            log.exception("learning failed")
+            return Outcome(None, Decision(False, [f"learning failed: {type(error).__name__}: {error}"]))
 
     async def _embed(self, questions: list[str]) -> Vectors:
         parts = [

@@ -40,6 +40,7 @@ async def test_demo_tells_the_story_whatever_the_environment_says(tmp_path: Path
         "Retrain triggered (ratio=0.41)",
         acted,
         "- 세대: 1 → 2",
+        "14일 안에 신청",
         "34 countries",
         "Done.",
     ]

@@ -13,7 +13,8 @@ exactly what it got before. As one user's target is ½ at most, one vote adds .3
 
 Measured on development questions (ΔnDCG@10; reworded | hard | new | unseen document, votes on chunks):
 by vectors alone, τ = .7, σ = 1, a = .5: +.029 | +.007 | +.001 | −.003; by both, as above: +.053 | +.069
-| +.002 | .000. A lower τ for vectors (.5) costs −.013 on new and −.024 on unseen documents.
+| +.002 | .000 (the former with fresh votes at full weight, the latter with votes of sixty days, decayed
+and capped). A lower τ for vectors (.5) costs −.013 on new and −.024 on unseen documents.
 
 What is guaranteed: keyed by chunk content hash, so it survives re-embedding of chunks and expires when
 a text changes; a memory never changes; `from_bytes(to_bytes())` gives the same bonuses to the last bit.

@@ -4,10 +4,17 @@ What is guaranteed: what the gate judges has never seen a vote it is judged by, 
 the fitting's variants, which is made within the older votes. What is not: that votes of both parts are
 of different people.
 
-What a newer vote says is right: where citations were voted on, those. Where only answers were, a
-question's own vote would call exactly what was shown right, so that nothing could ever be better than
-no change; there, what counts is what was liked for *other* newer questions near it (`Memory.nearness`).
-An answer vote on a question that nobody else asked judges nothing.
+What is right for a newer question:
+
+- Where its citations were voted on: these, and what was liked for *other* newer questions near it
+  (κ of `memory`). Rankings are compared on the judged chunks alone ("condensed lists": Sakai,
+  "Alternatives to bpref", SIGIR 2007): users judge what the old ranking showed, and a right chunk that
+  it did not show must not count as a wrong one.
+- Where only answers were: what was liked for other newer questions near it. By its own vote exactly
+  what was shown would be right, and nothing could ever be better than no change. So an answer vote on
+  a question that nobody else asked judges nothing.
+
+The document-disjoint set looks for harm, so there whatever is not judged counts as wrong.
 """
 
 from __future__ import annotations
@@ -16,27 +23,22 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
 
 import numpy as np
 
 from services.embedder.learning import adapter, fusion_weight
 from services.embedder.learning.credit import Example, Vote, examples
 from services.embedder.learning.gate import DEALS, Decision, Evidence, Paired, judge
+from services.embedder.learning.kinds import by_kind
 from services.embedder.learning.library import Ints, Learned, Library
-from services.embedder.learning.measures import Floats, bootstrap, by_rank, measure, ndcg
+from services.embedder.learning.measures import Floats, by_rank, ndcg
 from services.embedder.learning.memory import Memory
 from services.embedder.vectors import Vectors
 
-__all__ = ["KINDS", "Outcome", "Recipe", "by_kind", "deal", "fit", "learn", "split"]
+__all__ = ["Outcome", "Recipe", "deal", "fit", "learn", "split"]
 
 NEWER = 0.4
 """The share of votes, newest first, that judge."""
-
-AGAIN = 0.15
-"""The nearness (κ of `memory`) from which a question counts as asked again."""
-
-KINDS = ("asked again", "new", "unseen document")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Judges:
-    """Newer questions and what is right for them."""
+    """Newer questions and what is right for them; which candidates are `judged`, shape as `gains`."""
 
     rows: Ints
     gains: Floats
@@ -67,11 +69,8 @@ class _Judges:
     users: Sequence[str]
     documents: Sequence[str]
 
-    def paired(self, before: Floats, after: Floats, chosen: Floats | slice = slice(None)) -> Paired:
-        users, documents = np.asarray(self.users), np.asarray(self.documents)
-        return Paired(
-            before[chosen], after[chosen], self.weights[chosen], [*users[chosen]], [*documents[chosen]]
-        )
+    def paired(self, before: Floats, after: Floats) -> Paired:
+        return Paired(before, after, self.weights, self.users, self.documents)
 
 
 def learn(
@@ -105,7 +104,7 @@ def learn(
         judges.paired(before, after),
         _overlap(library, judges.rows, learned),
         _dealt(older, library, now, judges, recipe, seed),
-        _disjoint(train, library, judges, recipe, before),
+        _disjoint(train, library, judges, recipe),
         _golden(golden, library, learned),
     )
     decision = judge(evidence)
@@ -157,35 +156,6 @@ def deal(votes: Sequence[Vote], rng: np.random.Generator) -> list[Vote]:
     ]
 
 
-def by_kind(
-    library: Library, rows: Ints, gains: Floats, train: Sequence[Example], learned: Learned
-) -> dict[str, Any]:
-    """Every measure before, after and its change, for *asked again*, *new* and *unseen document*
-    questions: kind → measure → "before" | "after" | "delta" → interval."""
-    taught = {library.documents.get(c, c) for each in train for c, y in each.targets.items() if y > 0}
-    best = np.take_along_axis(library.candidates[rows], gains.argmax(1)[:, None], 1)[:, 0]
-    wanted = [library.chunks[place] for place in best]
-    unseen = np.array([library.documents.get(chunk, chunk) not in taught for chunk in wanted], bool)
-    again = np.zeros(len(rows), bool)
-    if learned.memory is not None and len(learned.memory):
-        questions = [library.questions[row] for row in rows]
-        again = learned.memory.nearness(library.question_vectors[rows], questions).max(1) >= AGAIN
-    kind = np.where(unseen, KINDS[2], np.where(again, KINDS[0], KINDS[1]))
-    before = measure(library.scores(rows, Learned()), gains)
-    after = measure(library.scores(rows, learned), gains)
-    return {
-        name: {
-            key: {
-                "before": bootstrap(before[key][kind == name]).public(),
-                "after": bootstrap(after[key][kind == name]).public(),
-                "delta": bootstrap((after[key] - before[key])[kind == name]).public(),
-            }
-            for key in before
-        }
-        for name in KINDS
-    }
-
-
 def _choose(older: Sequence[Vote], library: Library, now: datetime) -> Recipe:
     """Add to the memory what does better on the newest of the older votes, one thing after another."""
     first, then = split(older)
@@ -224,20 +194,6 @@ def _pairs(train: Sequence[Example], library: Library) -> tuple[Vectors, Vectors
     return library.question_vectors[rows[groups]], library.chunk_vectors[chunks], weights, groups
 
 
-_COND = True
-
-
-def _own(newer, near):
-    return [each.direct or others for each, others in zip(newer, near)]
-
-
-def _union(newer, near):
-    return [{c: e.direct.get(c, 0) + n.get(c, 0) for c in {*e.direct, *n}} for e, n in zip(newer, near)]
-
-
-_RIGHT = _union
-
-
 def _judges(newer: Sequence[Example], library: Library) -> _Judges:
     rows = library.at([each.question for each in newer])
     near: list[dict[str, float]] = [{} for _ in newer]
@@ -247,24 +203,29 @@ def _judges(newer: Sequence[Example], library: Library) -> _Judges:
         found = memory.bonuses(library.question_vectors[rows], questions, own=False)
         for row, column, value in zip(found.rows, found.columns, found.values, strict=True):
             near[row][memory.chunks[column].decode()] = float(value)
-    right = _RIGHT(newer, near)
+    right = [
+        {chunk: each.direct.get(chunk, 0.0) + others.get(chunk, 0.0) for chunk in {*each.direct, *others}}
+        for each, others in zip(newer, near, strict=True)
+    ]
     gains = library.gains(rows, right)
+    told = library.gains(rows, [dict.fromkeys(each, 1.0) for each in right]) > 0
     counts = gains.max(1, initial=0) > 0
     kept = [i for i in range(len(newer)) if counts[i]]
     documents = [max(right[i], key=lambda chunk, i=i: right[i][chunk]) for i in kept]  # type: ignore[misc]
     return _Judges(
         rows[kept],
         gains[kept],
-        library.gains(rows, [dict.fromkeys(each, 1.0) for each in right])[kept] > 0,
+        (told | np.array([not each.direct for each in newer], bool)[:, None])[kept],
         np.array([newer[i].trust for i in kept]),
         [newer[i].users[0] if len(newer[i].users) == 1 else f"several: {i}" for i in kept],
         [library.documents.get(chunk, chunk) for chunk in documents],
     )
 
 
-def _ndcg(library: Library, judges: _Judges, learned: Learned) -> Floats:
+def _ndcg(library: Library, judges: _Judges, learned: Learned, *, whole: bool = False) -> Floats:
+    """Of the chunks that are `judged`, or of all."""
     scores = library.scores(judges.rows, learned)
-    return ndcg(*by_rank(np.where(judges.judged, scores, -np.inf) if _COND else scores, judges.gains))
+    return ndcg(*by_rank(scores if whole else np.where(judges.judged, scores, -np.inf), judges.gains))
 
 
 def _mean(library: Library, judges: _Judges, learned: Learned) -> float:
@@ -288,23 +249,23 @@ def _dealt(
     return np.array([_ndcg(library, judges, fit(train, library, recipe)) for train in deals])
 
 
-def _disjoint(
-    train: Sequence[Example], library: Library, judges: _Judges, recipe: Recipe, before: Floats
-) -> Paired:
-    """Without any vote on a quarter of the documents (by their names' hash), on questions about these: a
-    question one of whose targets is theirs is left out with all of its votes, as what remained of
-    them would be just the wrong ones."""
+def _disjoint(train: Sequence[Example], library: Library, judges: _Judges, recipe: Recipe) -> Paired:
+    """Quarter by quarter of the documents: without any vote on them, on the questions about them. A
+    question one of whose targets is theirs is left out with all of its votes, as what remained of them
+    would be just the wrong ones. What is not judged counts as wrong here: this looks for harm."""
+    before = _ndcg(library, judges, Learned(), whole=True)
+    after = before.copy()
+    about = np.array([_quarter(document) for document in judges.documents])
+    told = [{_quarter(library.documents.get(c, c)) for c in example.targets} for example in train]
+    for quarter in range(4):
+        rest = [example for example, quarters in zip(train, told, strict=True) if quarter not in quarters]
+        learned = fit(rest, library, recipe)
+        after[about == quarter] = _ndcg(library, judges, learned, whole=True)[about == quarter]
+    return judges.paired(before, after)
 
-    def told(example: Example) -> bool:
-        return any(_apart(library.documents.get(chunk, chunk)) for chunk in example.targets)
 
-    rest = [example for example in train if not told(example)]
-    after = _ndcg(library, judges, fit(rest, library, recipe))
-    return judges.paired(before, after, np.array([_apart(document) for document in judges.documents], bool))
-
-
-def _apart(document: str) -> bool:
-    return hashlib.sha256(document.encode()).digest()[0] % 4 == 0
+def _quarter(document: str) -> int:
+    return hashlib.sha256(document.encode()).digest()[0] % 4
 
 
 def _golden(
