@@ -15,6 +15,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 __all__ = [
     "REGISTRY",
+    "Aftermath",
     "Comparison",
     "EmbeddingRequested",
     "Event",
@@ -130,6 +131,22 @@ class Comparison(Model):
     ratio: float | None
 
 
+class Aftermath(Model):
+    """What a promotion led to: the votes of the generation before it and of its own."""
+
+    generation: int
+    """The one that was promoted, and is active or inherited from."""
+    previous: int
+    """The one that it was built on."""
+    before: Evidence
+    after: Evidence
+    """Their intervals are of 95 %; `start` is the promotion."""
+    verdict: Literal["better", "worse", "same", "unknown"]
+    """`same`: no difference beyond doubt; `worse`: it is rolled back; `unknown`: too few votes."""
+    sentence: str
+    """The verdict in English, with its figures."""
+
+
 class Report(Event):
     """What a report says; shared by the two events that end an evaluation."""
 
@@ -156,8 +173,14 @@ class Report(Event):
     """The windows that the decision looked at."""
     previous: Comparison | None = None
     complaint_groups: list[dict[str, Any]] = []
+    causes: dict[str, int] = {}
+    """Dislikes of the report window by cause (`services/analyzer/causes.py`); {} where there are none."""
+    coverage_gaps: list[str] = []
+    """Questions that no document answers: at most 5, of 200 characters each, asked most first."""
     generation: int | None = None
     """The generation whose answers were judged; None before the first."""
+    aftermath: Aftermath | None = None
+    """The verdict on an earlier promotion, where this evaluation reached one."""
     requested_by: str = ""
     scheduled: bool = False
 

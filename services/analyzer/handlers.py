@@ -1,19 +1,23 @@
 """The analyzer's handlers: `feedback.evaluate` ends in exactly one of `report.ready` (nothing to do)
-or `retrain.requested` (act). What it sees and what it decides are one REPEATABLE READ transaction.
+or `retrain.requested` (act). Beside a report there may be a `rollback.requested`: the verdict on an
+earlier promotion. What it sees and what it decides are one REPEATABLE READ transaction.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from services.analyzer import policy
+from services.analyzer import causes, policy, verdicts
+from services.analyzer.aftermath import rollback
+from services.analyzer.dislikes import dislikes
 from services.analyzer.rest import read_rest, recent_retrains, retrain_running
 from services.analyzer.votes import Lineage, count, earlier, lineage, report_start
 from shared.database import Connection, Database
 from shared.events import (
+    Aftermath,
     Comparison,
     Event,
     Evidence,
@@ -60,6 +64,8 @@ async def evaluate(event: FeedbackEvaluate, work: UnitOfWork, deps: Deps) -> lis
     start = await _window_start(connection, event, deps.report_window)
     report, before, windows = await _count(connection, event, line, start)
     rest = await read_rest(connection, event.app, deps.rules.cooldown)
+    aftermath = await verdicts.judge(connection, event.app, line, deps.rules, work.envelope.id)
+    undoing = rollback(event.app, aftermath)
     situation = policy.Situation(
         as_of=event.as_of,
         report=report,
@@ -69,14 +75,19 @@ async def evaluate(event: FeedbackEvaluate, work: UnitOfWork, deps: Deps) -> lis
         recent=await recent_retrains(connection, event.app, rest.resumed_at, event.as_of, deps.rules),
         paused=rest.paused,
         now=rest.now,
+        rolling_back=bool(undoing),
     )
     decision = policy.decide(situation, deps.rules)
+    why = causes.count(await dislikes(connection, event.app, start, event.as_of))
+    if why.sentence:
+        decision = replace(decision, explanation=f"{decision.explanation}; {why.sentence}")
     retrain = None
     if decision.act:
         ratio = _decisive_ratio(situation, deps.rules)
         retrain = await _open_retrain(connection, event, work, line, ratio)
     await _record(connection, event, work, situation, decision, line, retrain)
-    return [_conclusion(event, work, deps, situation, decision, line, before, retrain)]
+    said = _conclusion(event, work, deps, situation, decision, line, before, retrain, aftermath, why)
+    return [said, *undoing]
 
 
 async def _window_start(connection: Connection, event: FeedbackEvaluate, default: str) -> datetime:
@@ -175,6 +186,8 @@ def _conclusion(
     line: Lineage,
     before: Comparison,
     retrain: UUID | None,
+    aftermath: Aftermath | None,
+    why: causes.Causes,
 ) -> ReportReady | RetrainRequested:
     report = situation.report
     said = ReportReady(
@@ -196,6 +209,9 @@ def _conclusion(
         evidence=list(situation.windows),
         previous=before,
         generation=line.active,
+        causes={**why.counts},
+        coverage_gaps=list(why.gaps),
+        aftermath=aftermath,
         requested_by=event.requested_by,
         scheduled=event.scheduled,
     )

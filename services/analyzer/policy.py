@@ -32,6 +32,7 @@ __all__ = [
     "Situation",
     "decide",
     "evidence",
+    "percent",
     "wilson",
 ]
 
@@ -69,6 +70,9 @@ REASONS: Mapping[str, Reason] = {
     "retrain_running": Reason("watch", "over the threshold of {threshold}, but a retrain is running"),
     "cooling_down": Reason(
         "watch", "lower bound over the threshold of {threshold}, but resting until {until}"
+    ),
+    "rolling_back": Reason(
+        "watch", "over the threshold of {threshold}, but the generation before it is being brought back"
     ),
     "lower_bound_over_threshold": Reason("act", "lower bound over the threshold of {threshold}"),
     "ratio_over_threshold": Reason("act", "over the threshold of {threshold}"),
@@ -126,6 +130,8 @@ class Situation:
     now: datetime | None = None
     """The database's time, by which the cool-down ends; None: `as_of`. They differ when a trigger
     names an `as_of` of its own: that selects votes and must not shorten a cool-down."""
+    rolling_back: bool = False
+    """This evaluation rolls the active generation back: what follows rests on the one before it."""
 
     @property
     def cooling(self) -> bool:
@@ -224,7 +230,9 @@ def _by_ratio(situation: Situation, rules: Rules) -> tuple[str, Evidence]:
         return "no_votes", report
     if report.ratio <= rules.threshold:
         return "within_threshold", report
-    return ("retrain_running" if situation.retrain_running else "ratio_over_threshold"), report
+    if situation.retrain_running:
+        return "retrain_running", report
+    return ("rolling_back" if situation.rolling_back else "ratio_over_threshold"), report
 
 
 def _obstacle(situation: Situation) -> str | None:
@@ -233,7 +241,9 @@ def _obstacle(situation: Situation) -> str | None:
         return "breaker_open"
     if situation.retrain_running:
         return "retrain_running"
-    return "cooling_down" if situation.cooling else None
+    if situation.cooling:
+        return "cooling_down"
+    return "rolling_back" if situation.rolling_back else None
 
 
 def _lower(window: Evidence) -> float:
@@ -247,7 +257,7 @@ def _figures(window: Evidence, z: float) -> str:
     low, high = wilson(window.dislikes, window.total, z)
     return (
         f"{window.dislikes} of {window.total} votes in {window.name} are negative"
-        f" ({_percent(window.ratio)}, interval {_percent(low)} to {_percent(high)} at z={z:.2f})"
+        f" ({percent(window.ratio)}, interval {percent(low)} to {percent(high)} at z={z:.2f})"
     )
 
 
@@ -260,13 +270,13 @@ def _words(situation: Situation, rules: Rules) -> dict[str, str]:
         "report": situation.report.name,
         "until": f"{until:%Y-%m-%d %H:%M %Z}" if until else "",
         "retrains": ", ".join(
-            f"{_percent(retrain.ratio_before or 0)} then {_percent(retrain.ratio_after or 0)}"
+            f"{percent(retrain.ratio_before or 0)} then {percent(retrain.ratio_after or 0)}"
             for retrain in situation.recent[:BREAKER]
         ),
         "why": f", {situation.paused}" if situation.paused else "",
     }
 
 
-def _percent(ratio: float) -> str:
+def percent(ratio: float) -> str:
     """One decimal, half up, as the report rounds: 1 of 16 is 6.3%, where `:.1%` says 6.2%."""
     return f"{(Decimal(str(ratio)) * 100).quantize(Decimal('0.1'), ROUND_HALF_UP)}%"

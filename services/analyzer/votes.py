@@ -81,15 +81,17 @@ def earlier(moment: datetime, span: timedelta) -> datetime:
     return moment - min(span, moment - BEGINNING)
 
 
-async def lineage(connection: Connection, app: str) -> Lineage:
+async def lineage(connection: Connection, app: str, generation: int | None = None) -> Lineage:
+    """The lineage of the active generation, or of `generation` as if it were."""
     rows = await connection.fetch(
         "with recursive line as ("
-        " select g.id, g.base, g.starts_anew from feedback_loop.active_generation a"
-        " join feedback_loop.generation g on g.id = a.generation where a.app = $1"
+        " select g.id, g.base, g.starts_anew from feedback_loop.generation g where g.id ="
+        "   coalesce($2, (select generation from feedback_loop.active_generation where app = $1))"
         " union select b.id, b.base, b.starts_anew from line"
         " join feedback_loop.generation b on b.id = line.base where not line.starts_anew)"
         " select id, starts_anew from line order by id desc",  # a base is older than what it bears
         app,
+        generation,
     )
     generations = tuple(row["id"] for row in rows)
     prehistory = not any(row["starts_anew"] for row in rows)

@@ -26,14 +26,24 @@ _SAME_KEY = (
     "v.app = g.app and v.conversation_id = g.conversation_id and v.message_id = g.message_id"
     " and v.user_id = g.user_id and v.name = g.name and v.row_key = ''"
 )
+# The search that an answer was made from tells its generation, where nobody else does. Of several the
+# latest; one that names the message before one that names the conversation alone.
+_SEARCHED = """
+left join lateral (
+    select l.generation from feedback_loop.search_log l
+    where l.app = g.app and l.conversation_id = g.conversation_id and l.message_id in (g.message_id, '')
+    order by l.message_id = g.message_id desc, l.id desc limit 1
+) s on true
+"""
 _CAST = f"""
 insert into feedback_loop.vote as v (app, conversation_id, message_id, user_id, name, value, reason_code,
     comment, citations, generation, source, metadata, created_at)
 select g.app, g.conversation_id, g.message_id, g.user_id, g.name, g.value, g.reason_code, g.comment,
-    jsonb_strip_nulls(g.citations), coalesce(g.generation, c.generation), coalesce(g.source, 'api'),
-    g.metadata, coalesce(g.created_at, now())
+    jsonb_strip_nulls(g.citations), coalesce(g.generation, c.generation, s.generation),
+    coalesce(g.source, 'api'), g.metadata, coalesce(g.created_at, now())
 from jsonb_to_recordset($1) as g ({_FIELDS})
 left join feedback_loop.conversation c using (app, conversation_id, message_id)
+{_SEARCHED}
 order by 1, 2, 3, 4, 5
 on conflict (app, conversation_id, message_id, user_id, name, row_key) do update set
     value = excluded.value,
@@ -65,13 +75,14 @@ where {_SAME_KEY}
 returning v.app, v.conversation_id, v.message_id, v.user_id, v.name
 """
 _RETRACT = f"delete from feedback_loop.vote v using jsonb_to_recordset($1) as g ({_KEY}) where {_SAME_KEY}"
-_CONVERSATIONS = """
+_CONVERSATIONS = f"""
 insert into feedback_loop.conversation as c
     (app, conversation_id, message_id, user_id, question, answer, citations, generation, answered_at)
 select g.app, g.conversation_id, g.message_id, g.user_id, coalesce(g.question, ''), coalesce(g.answer, ''),
-    coalesce(g.citations, '[]'), g.generation, coalesce(g.answered_at, now())
+    coalesce(g.citations, '[]'), coalesce(g.generation, s.generation), coalesce(g.answered_at, now())
 from jsonb_to_recordset($1) as g (app text, conversation_id text, message_id text, user_id text,
     question text, answer text, citations jsonb, generation bigint, answered_at timestamptz)
+{_SEARCHED}
 order by 1, 2, 3
 on conflict (app, conversation_id, message_id) do update set
     user_id = coalesce(nullif(excluded.user_id, ''), c.user_id),

@@ -291,7 +291,10 @@ async def clean_up(connection: Connection, app: str) -> None:
         "delete from feedback_loop.generation_chunk m using feedback_loop.generation g"
         " where g.id = m.generation and g.app = $1 and g.state not in ('building', 'built')"
         " and g.id not in (select generation from feedback_loop.promotion where app = $1"
-        "   group by generation order by max(id) desc limit $2)",
+        "   group by generation order by max(id) desc limit $2)"
+        # Seven days on, the verdict may go back to what the last retrain was built on.
+        " and g.id is distinct from (select base from feedback_loop.generation"
+        "   where app = $1 and starts_anew and state = 'promoted' order by id desc limit 1)",
         app,
         KEPT,
     )

@@ -14,7 +14,7 @@ from services.embedder.learning.library import Learned
 from services.embedder.learning.memory import Memory
 from shared.database import Connection
 
-__all__ = ["anything_to_learn", "inherit", "read", "votes", "write"]
+__all__ = ["anything_to_learn", "differ", "inherit", "read", "votes", "write"]
 
 MOST_VOTES = 20_000
 """Votes that one fitting looks at: the newest."""
@@ -113,6 +113,18 @@ async def inherit(connection: Connection, generation: int) -> None:
         " join feedback_loop.generation b on b.id = g.base and b.model = g.model"
         " join feedback_loop.learned l on l.generation = b.id where g.id = $1",
         generation,
+    )
+
+
+async def differ(connection: Connection, one: int, other: int) -> bool:
+    """Whether two generations have learned different things."""
+    return bool(
+        await connection.fetchval(
+            "select (select fitted_at from feedback_loop.learned where generation = $1)"
+            " is distinct from (select fitted_at from feedback_loop.learned where generation = $2)",
+            one,
+            other,
+        )
     )
 
 

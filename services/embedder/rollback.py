@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import logging
 
-from services.embedder import generations, store
+from services.embedder import generations, learned, store
 from services.embedder.building import Deps
 from shared.database import Connection
-from shared.events import Event, RetrainCompleted, RollbackRequested
+from shared.events import Event, GenerationRequested, RetrainCompleted, RollbackRequested
 from shared.work import UnitOfWork
 
 __all__ = ["fail_rollback", "roll_back"]
 
 log = logging.getLogger(__name__)
+
+VERDICT = "verdict"
+"""Who asks for a rollback when votes show that a promotion made it worse."""
 
 
 async def roll_back(event: RollbackRequested, work: UnitOfWork, deps: Deps) -> list[Event]:
@@ -29,12 +32,18 @@ async def roll_back(event: RollbackRequested, work: UnitOfWork, deps: Deps) -> l
     if target is None and current is not None:
         target = await generations.previous_of(connection, event.app, current)
     problem = await _problem(connection, event.app, current, target)
+    following: list[Event] = []
     if problem is None:
-        assert target is not None
+        assert target is not None and current is not None
+        if event.requested_by == VERDICT and await learned.differ(connection, current, target):
+            # What was learned is taken back, and today's documents stay. Where nothing was learned,
+            # the documents are what made it worse: then those of before stay, until somebody acts.
+            following = [GenerationRequested(app=event.app, reason="documents", requested_by=VERDICT)]
         why = event.why or "asked for"
         await generations.move_pointer(connection, event.app, current, target, "rollback", why)
         log.info("rolled back from generation %s to %s", current, target)
     return [
+        *following,
         RetrainCompleted(
             app=event.app,
             outcome="rejected" if problem else "promoted",
@@ -44,7 +53,7 @@ async def roll_back(event: RollbackRequested, work: UnitOfWork, deps: Deps) -> l
             requested_by=event.requested_by,
             generation_before=current,
             generation_after=current if problem else target,
-        )
+        ),
     ]
 
 

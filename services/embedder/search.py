@@ -157,7 +157,8 @@ class Searcher:
                 question.message_id,
                 question.text,
                 found.generation,
-                [{"chunk": hit.chunk, "score": hit.score} for hit in found.results],
+                # By part as well: the fused score alone does not tell that nothing is near.
+                [{"chunk": hit.chunk, "score": hit.score, **hit.scores} for hit in found.results],
             )
 
 

@@ -121,6 +121,7 @@ def wait_for_report(age: float) -> float | None:
 
 
 async def _report(event: Report, work: UnitOfWork, deps: Notifier) -> Posted:
+    """Post the report, and under it what an earlier promotion led to, where that is known now."""
     text = messages.report(event, deps.zone, deps.language, deps.dashboard_url, deps.markup)
     posted = await deps.poster.post_once(f"report/{event.run}", work.envelope, "report", text)
     if not posted.earlier:
@@ -129,6 +130,9 @@ async def _report(event: Report, work: UnitOfWork, deps: Notifier) -> Posted:
             "Feedback loop started → Slack Report sent",
             extra={"run": str(event.run), "destination": deps.poster.destination.name},
         )
+    if event.aftermath is not None:
+        text = messages.aftermath(event.aftermath, event.app, deps.language, deps.markup)
+        await _post(deps, work, "aftermath", text, posted)
     return posted
 
 

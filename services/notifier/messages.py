@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo
 
 from services.notifier.wording import WORDS, Language
 from shared.events import (
+    Aftermath,
     Evidence,
     LoopFailed,
     LoopPaused,
@@ -32,6 +33,7 @@ from shared.requester import printable
 __all__ = [
     "Language",
     "Markup",
+    "aftermath",
     "failed",
     "outcome",
     "paused",
@@ -77,7 +79,8 @@ def start_notice(
 
 
 def retrain_started(event: RetrainRequested, language: Language, markup: Markup = "slack") -> str:
-    """Why a retrain starts: the report's figures, those of the decision's windows, the threshold."""
+    """Why a retrain starts: the report's figures, those of the decision's windows, the threshold, and
+    the causes of dislikes, as far as they are known."""
     words = WORDS[language]
     figures = f"{_percent(event.ratio)} (👎 {event.dislikes} / {event.total})"
     return _message(
@@ -86,7 +89,20 @@ def retrain_started(event: RetrainRequested, language: Language, markup: Markup 
             words["ratio"].format(figures),
             *(_window(window, markup) for window in event.evidence[:NAMED]),
             words["threshold"].format(f"{event.threshold * 100:g}%"),
+            _causes(event, words),
+            words["gaps"].format(_gaps(event, markup)) if event.coverage_gaps else "",
         ],
+    )
+
+
+def aftermath(event: Aftermath, app: str, language: Language, markup: Markup = "slack") -> str:
+    """What a promotion led to: the ratios before and after it, and the votes they rest on."""
+    words, sides = WORDS[language], {"before": event.before, "after": event.after}
+    days = (event.after.end - event.after.start).days
+    ratios = (_percent(side.ratio if side.total else None) for side in sides.values())
+    return _message(
+        _title(words[f"aftermath.{event.verdict}"].format(days, *ratios), app),
+        [_window(side.model_copy(update={"name": words[name]}), markup) for name, side in sides.items()],
     )
 
 
@@ -195,6 +211,19 @@ def _learned(event: RetrainCompleted, words: Mapping[str, str]) -> str:
 def _change(delta: Mapping[str, float]) -> str:
     low, high = (f"{delta[end]:+.3f}".replace("-", "−") for end in ("low", "high"))
     return f"{delta['mean']:+.3f}, 95% CI {low}…{high}".replace("-", "−")
+
+
+def _causes(event: Report, words: Mapping[str, str]) -> str:
+    """Why answers were disliked; empty where nothing is known of it."""
+    known = {f"causes.{cause}": number for cause, number in event.causes.items() if number}
+    if not known.keys() - {"causes.unknown"}:
+        return ""
+    counts = (words[cause].format(known[cause]) for cause in words if cause in known)
+    return words["causes"].format(" · ".join(counts))
+
+
+def _gaps(event: Report, markup: Markup) -> str:
+    return " · ".join(f"“{_person(question, NAME, markup)}”" for question in event.coverage_gaps[:NAMED])
 
 
 def _skipped(skipped: list[Skipped], words: Mapping[str, str], markup: Markup) -> str:

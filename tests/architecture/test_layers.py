@@ -31,7 +31,9 @@ IO = {
 """Modules that do I/O, or wait for it."""
 
 PURE = [
+    "services.analyzer.aftermath",
     "services.analyzer.backtest",
+    "services.analyzer.causes",
     "services.analyzer.policy",
     "services.embedder.chunking",
     "services.embedder.parsing",

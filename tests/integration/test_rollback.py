@@ -227,3 +227,13 @@ async def test_a_rollback_to_another_model_is_searched_by_a_process_that_runs_it
     await new.roll_back()
     assert await shown(old) == (1, "generation 1")
     assert (await new.call("GET", "/search", q="generation"))[0] == 503
+
+
+async def test_the_base_of_the_last_retrain_is_kept_however_many_builds_follow(rig: Rig) -> None:
+    await build_generations(rig, 2)
+    async with rig.database.connection() as connection:
+        await connection.execute("update feedback_loop.generation set starts_anew = true where id = 2")
+    for number in range(5):
+        await rig.post(f"daily-{number}", article(f"Daily {number}"))
+        await rig.settled()
+    assert (await rig.roll_back(1)).outcome == "promoted"

@@ -131,7 +131,8 @@ class Loop:
         """The one event that the run ends in."""
 
         async def decided() -> list[Event]:
-            return [envelope.event for envelope in await self.conclusions(run)]
+            told = [envelope.event for envelope in await self.conclusions(run)]
+            return [event for event in told if isinstance(event, Report)]
 
         [event] = await wait_until(decided)
         assert isinstance(event, Report)

@@ -322,6 +322,11 @@ SENTENCES = {
         "41 of 100 votes in 7d are negative (41.0%, interval 30.7% to 52.2% at z=2.24):"
         " lower bound over the threshold of 30%, but resting until 2025-10-19 00:00 UTC",
     ),
+    "rolling_back": (
+        situation((41, 100), rolling_back=True),
+        "41 of 100 votes in 7d are negative (41.0%, interval 30.7% to 52.2% at z=2.24):"
+        " over the threshold of 30%, but the generation before it is being brought back",
+    ),
     "breaker_open": (
         situation((41, 100), recent=(IN_VAIN, IN_VAIN)),
         "41 of 100 votes in 7d are negative (41.0%, interval 30.7% to 52.2% at z=2.24):"

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from services.notifier.messages import (
     Language,
     Markup,
+    aftermath,
     failed,
     outcome,
     paused,
@@ -25,6 +26,7 @@ from services.notifier.messages import (
 )
 from services.notifier.wording import WORDS
 from shared.events import (
+    Aftermath,
     Evidence,
     GenerationCounts,
     LoopFailed,
@@ -196,6 +198,79 @@ def test_retrain_started_gives_the_figures_that_led_to_it() -> None:
         "- 7d: 41.0% [30.7% – 52.2%] (👎 41 / 100)\n"
         "- 기준: 30%"
     )
+
+
+def started_because(**more: Any) -> RetrainRequested:
+    return RetrainRequested(retrain=ID, **facts(59, 41, "act", **more))
+
+
+CAUSES = {"retrieval_miss": 12, "stale_document": 5, "coverage_gap": 9, "answer_fault": 0, "unknown": 15}
+
+
+def test_retrain_started_names_the_causes_that_there_are() -> None:
+    assert retrain_started(started_because(causes=CAUSES), "ko").splitlines()[-1] == (
+        "- 원인: 검색 누락 12 · 오래된 문서 5 · 문서에 없음 9 · 알 수 없음 15"
+    )
+
+
+@pytest.mark.parametrize("causes", [{}, {"unknown": 9}, {"unknown": 9, "coverage_gap": 0}])
+def test_retrain_started_is_silent_about_causes_that_nobody_knows(causes: dict[str, int]) -> None:
+    assert retrain_started(started_because(causes=causes), "en").splitlines()[-1] == "- Threshold: 30%"
+
+
+def test_a_cause_of_later_versions_is_left_out() -> None:
+    text = retrain_started(started_because(causes={"moon_phase": 3, "coverage_gap": 1}), "en")
+    assert text.splitlines()[-1] == "- Causes: coverage gaps 1"
+
+
+def test_retrain_started_lists_the_questions_of_coverage_gaps() -> None:
+    text = retrain_started(started_because(coverage_gaps=["반품은?", "<!channel> a\nb"]), "ko")
+    assert text.splitlines()[-1] == "- 문서에 없는 질문: “반품은?” · “&lt;!channel&gt; a b”"
+
+
+def test_retrain_started_with_hostile_questions_stays_bounded() -> None:
+    assert len(retrain_started(started_because(coverage_gaps=["<" * 9000] * 99, causes=CAUSES), "en")) < 4000
+
+
+@pytest.mark.parametrize("language", get_args(Language))
+def test_the_report_says_nothing_of_causes(language: Language) -> None:
+    plain, sorted_ = (
+        ReportReady(**facts(59, 41, **more)) for more in ({}, {"causes": CAUSES, "coverage_gaps": ["q"]})
+    )
+    assert report(plain, SEOUL, language, URL) == report(sorted_, SEOUL, language, URL)
+
+
+def led_to(verdict: str, after: tuple[int, int] = (79, 21), days: int = 7) -> Aftermath:
+    """A promotion after which so many liked and disliked."""
+    old = Evidence(name="", start=NINE, end=NINE, likes=66, dislikes=34, low=0.2546, high=0.4372)
+    end, (likes, dislikes) = NINE + timedelta(days=days, hours=23), after
+    new = Evidence(name="", start=NINE, end=end, likes=likes, dislikes=dislikes, low=0.1417, high=0.2998)
+    return Aftermath(generation=2, previous=1, before=old, after=new, verdict=verdict, sentence="<!channel>")
+
+
+def test_aftermath_gives_the_ratios_and_what_they_rest_on() -> None:
+    assert aftermath(led_to("better"), "default", "ko") == (
+        "📈 재임베딩 7일 뒤: 부정 비율 34.0% → 21.0% (구간이 겹치지 않음)\n"
+        "- 이전: 34.0% [25.5% – 43.7%] (👎 34 / 100)\n"
+        "- 이후: 21.0% [14.2% – 30.0%] (👎 21 / 100)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("verdict", "title"),
+    [
+        ("worse", "📉 재임베딩 7일 뒤: 부정 비율 34.0% → 21.0% (구간이 겹치지 않음), 이전 세대로 되돌립니다"),
+        ("same", "📊 재임베딩 7일 뒤: 부정 비율 34.0% → 21.0% (뚜렷한 차이 없음)"),
+        ("unknown", "⏳ 재임베딩 7일 뒤: 부정 비율 34.0% → 21.0% (표본 부족)"),
+    ],
+)
+def test_other_verdicts_say_so(verdict: str, title: str) -> None:
+    assert aftermath(led_to(verdict), "default", "ko").splitlines()[0] == title
+
+
+def test_aftermath_without_votes_has_no_ratio() -> None:
+    first = aftermath(led_to("unknown", (0, 0), 28), "shop", "en").splitlines()[0]
+    assert first == "⏳ 28 days after re-embedding: negative ratio 34.0% → - (too few votes) (shop)"
 
 
 def test_promotion_says_what_changed() -> None:

@@ -1,0 +1,71 @@
+"""What is known of a window's dislikes, in one statement over the views that are there for it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from services.analyzer.causes import Dislike
+from shared.database import Connection
+
+__all__ = ["MOST_DISLIKES", "dislikes"]
+
+MOST_DISLIKES = 2_000
+"""Dislikes that are sorted: the newest."""
+
+MOST_LIKES = 20_000
+"""Likes of citations, of any age, that may tell what would have been right: the newest."""
+
+MOST_LIKED = 20
+"""Chunks that users liked for one question: those that most of them did."""
+
+LONGEST = 1_000
+"""Characters of a question that are read."""
+
+# `disliker <> user` is told from the aggregates: with all pairs of users, a question that thousands
+# voted on would take minutes.
+_DISLIKES = """
+with dislike as materialized (
+  select * from feedback_loop.dislike where app = $1 and voted > $2 and voted <= $3
+  order by voted desc, id desc limit $4
+), newest as (
+  select asked, user_id, chunk from feedback_loop.liked_citation where app = $1 and voted <= $3
+  order by voted desc limit $5
+), liked as (
+  select asked, chunk, count(distinct user_id) as users, min(user_id) as one
+  from newest where asked in (select asked from dislike) group by asked, chunk
+), ranked as (
+  select *, row_number() over (partition by asked order by users desc, chunk) as rank from liked l
+  where exists (select from feedback_loop.standing_chunk s where s.app = $1 and s.chunk = l.chunk)
+), best as (
+  select asked, array_agg(chunk order by rank) as chunks,
+         array_agg(case when users = 1 then one end order by rank) as only_by
+  from ranked where rank <= $6 group by asked
+)
+select d.reason_code, left(d.question, $7) as question, coalesce(d.asked, '') as asked, d.shown, d.dense,
+       d.lexical, d.text_left, d.votes_on_citations, d.user_id,
+       coalesce(b.chunks, '{}') as liked, coalesce(b.only_by, '{}') as only_by
+from dislike d left join best b on b.asked = d.asked and d.asked <> ''
+"""
+
+
+async def dislikes(connection: Connection, app: str, start: datetime, end: datetime) -> list[Dislike]:
+    """The newest dislikes cast in `(start, end]`, in no order."""
+    rows = await connection.fetch(_DISLIKES, app, start, end, MOST_DISLIKES, MOST_LIKES, MOST_LIKED, LONGEST)
+    return [
+        Dislike(
+            reason=row["reason_code"],
+            question=row["question"] or "",
+            asked=row["asked"],
+            shown=frozenset(row["shown"]),
+            dense=row["dense"],
+            lexical=row["lexical"],
+            text_left=row["text_left"],
+            citations=row["votes_on_citations"],
+            liked=frozenset(
+                chunk
+                for chunk, user in zip(row["liked"], row["only_by"], strict=True)
+                if user != row["user_id"]  # None: several users did
+            ),
+        )
+        for row in rows
+    ]

@@ -1,0 +1,89 @@
+"""Verdicts on promotions: seven days after one, its votes are compared with its predecessor's.
+
+What is guaranteed: each promotion that feedback drove gets one verdict at most, however many
+evaluations look at once; so it is rolled back by itself at most once, and a person who goes back to it
+has the last word. Database time decides when it is due. What is not: a verdict on a generation that
+others have replaced meanwhile. Documents that changed since do not replace it: their generations inherit.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+from uuid import UUID
+
+from services.analyzer import policy
+from services.analyzer.aftermath import DUE, LONGEST, compare
+from services.analyzer.votes import Lineage, count, earlier, lineage
+from shared.database import Connection
+from shared.events import Aftermath, Evidence
+
+__all__ = ["judge"]
+
+log = logging.getLogger(__name__)
+
+_PROMOTED = """
+select g.id, g.base, p.promoted_at, now() as now
+from feedback_loop.generation g
+join (
+    select generation, min(promoted_at) as promoted_at from feedback_loop.promotion
+    where generation = $1 and kind = 'promotion' group by generation
+) p on p.generation = g.id
+where g.starts_anew and g.base is not null
+  and not exists (select from feedback_loop.verdict v where v.generation = g.id)
+"""
+
+
+async def judge(
+    connection: Connection, app: str, line: Lineage, rules: policy.Rules, run: UUID
+) -> Aftermath | None:
+    """Compare and record, where a verdict on what is active is due; None where none is.
+
+    Args:
+        line: the active generation's lineage; its oldest is the one that feedback drove, if any did.
+    """
+    if not line.generations:
+        return None
+    row = await connection.fetchrow(_PROMOTED, line.generations[-1])
+    if row is None or row["now"] - row["promoted_at"] < DUE:
+        return None
+    promoted, until = row["promoted_at"], min(row["now"], row["promoted_at"] + LONGEST)
+    predecessor = await lineage(connection, app, row["base"])
+    before = await _votes(connection, app, "before", earlier(promoted, LONGEST), promoted, predecessor)
+    after = await _votes(connection, app, "after", promoted, until, line)
+    aftermath = compare(row["id"], row["base"], before, after, rules.min_votes)
+    if aftermath is not None:
+        await _record(connection, app, run, aftermath)
+        log.info("generation %d: %s (%s)", row["id"], aftermath.verdict, aftermath.sentence)
+    return aftermath
+
+
+async def _votes(
+    connection: Connection, app: str, name: str, start: datetime, end: datetime, line: Lineage
+) -> Evidence:
+    votes = await count(connection, app, start, end, line)
+    return policy.evidence(name, start, end, votes.likes, votes.dislikes, policy.Z95)
+
+
+async def _record(connection: Connection, app: str, run: UUID, aftermath: Aftermath) -> None:
+    before, after = aftermath.before, aftermath.after
+    await connection.execute(
+        "insert into feedback_loop.verdict (generation, app, previous, run, verdict, sentence, before_start,"
+        " promoted_at, after_end, before_likes, before_dislikes, after_likes, after_dislikes)"
+        " values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"
+        # With the row of an evaluation at the same time unseen, it is a conflict to the router.
+        " on conflict (generation) do nothing",
+        aftermath.generation,
+        app,
+        aftermath.previous,
+        run,
+        aftermath.verdict,
+        aftermath.sentence,
+        before.start,
+        after.start,
+        after.end,
+        before.likes,
+        before.dislikes,
+        after.likes,
+        after.dislikes,
+    )
