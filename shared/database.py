@@ -106,7 +106,9 @@ class Database:
             raise DatabaseUnavailable("no connection within 10 s") from None
         except ValueError:
             raise  # the DSN is none, which no waiting mends
-        except (OSError, asyncpg.InterfaceError, asyncpg.PostgresError) as error:
+        except (
+            OSError, asyncpg.InterfaceError, asyncpg.InternalClientError, asyncpg.PostgresError
+        ) as error:  # fmt: skip
             raise DatabaseUnavailable(f"{type(error).__name__}: {error}") from error
         try:
             try:
