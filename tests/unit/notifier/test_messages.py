@@ -234,9 +234,8 @@ def test_retrain_started_with_hostile_questions_stays_bounded() -> None:
 
 @pytest.mark.parametrize("language", get_args(Language))
 def test_the_report_says_nothing_of_causes(language: Language) -> None:
-    plain, sorted_ = (
-        ReportReady(**facts(59, 41, **more)) for more in ({}, {"causes": CAUSES, "coverage_gaps": ["q"]})
-    )
+    plain = ReportReady(**facts(59, 41))
+    sorted_ = ReportReady(**facts(59, 41, causes=CAUSES, coverage_gaps=["q"]))
     assert report(plain, SEOUL, language, URL) == report(sorted_, SEOUL, language, URL)
 
 
