@@ -129,7 +129,7 @@ class _Story:
             async with self._http.get("/search", params={"q": question, "k": "1"}) as response:
                 found = (await _ok(response))["results"][0]
             text = " ".join(found["text"].split())
-            self._console.print(f"   🔎 {question}\n      {found['source']}: {text[:80]} …")
+            self._console.print(f"   🔎 {question}\n      {found['source']}: {text[:60]} …", soft_wrap=True)
 
     async def _vote(self, sample: list[dict[str, Any]], as_of: datetime) -> None:
         told, votes = as_conversations(sample, as_of), as_votes(sample, as_of)
