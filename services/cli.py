@@ -66,12 +66,17 @@ def up(sample: bool) -> None:
     from services.up import compose
     from shared.process import serve
 
-    runtime = compose(_settings())
-    if sample:
-        from services.demo.story import load_sample
+    settings = _settings()
 
-        runtime.when_ready(lambda: load_sample(runtime))
-    _run(serve(runtime))
+    async def run_all() -> None:
+        runtime = compose(settings)
+        if sample:
+            from services.demo.story import load_sample
+
+            runtime.when_ready(lambda: load_sample(runtime))
+        await serve(runtime)
+
+    _run(run_all())
 
 
 @main.command()

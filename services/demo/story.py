@@ -79,6 +79,7 @@ def _settings(folder: Path, knowledge: Path) -> Settings:
         "trigger_token": _TOKEN,
         "data_dir": folder,
         "knowledge_dir": knowledge,
+        "golden_set": None,
         "embedding_batch": 8,
         "render": False,
     }

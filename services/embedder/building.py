@@ -23,6 +23,7 @@ from services.embedder.ingest import Reading
 from services.embedder.knowledge import Folder
 from services.embedder.learning.trial import Outcome as StudyOutcome
 from services.embedder.models import Embedder
+from services.embedder.outcomes import Request, at_once, completed, origin
 from services.embedder.study import Study
 from services.embedder.tables import Model
 from services.embedder.vectors import Vectors
@@ -34,7 +35,6 @@ from shared.events import (
     GenerationCounts,
     GenerationRequested,
     Outcome,
-    RetrainCompleted,
     RetrainRequested,
     Skipped,
 )
@@ -45,7 +45,6 @@ __all__ = ["Deps", "embed_batch", "fail_build", "fail_request", "judge", "plan"]
 
 log = logging.getLogger(__name__)
 
-Request = RetrainRequested | GenerationRequested
 Step = EmbeddingRequested | GenerationBuilt
 
 
@@ -95,14 +94,14 @@ async def plan(event: Request, work: UnitOfWork, deps: Deps) -> list[Event]:
     )
     if chunks == 0:
         nothing = "the knowledge base is empty: there is nothing to embed"
-        return [_at_once(event, "rejected", nothing, base, counts)]
+        return [at_once(event, "rejected", nothing, base, counts)]
     same_recipe = base is not None and (base["model_name"], base["chunker"]) == (model.name, CHUNKER)
-    taught = isinstance(event, RetrainRequested) and await learned.anything_to_learn(
+    taught = not for_documents and await learned.anything_to_learn(
         connection, event.app, base["id"] if base else None
     )
     if same_recipe and changes.none and not missing and not taught:
         nothing = "no document changed, and there is no new feedback to learn from"
-        return [_at_once(event, "unchanged", nothing, base, counts)]
+        return [at_once(event, "unchanged", nothing, base, counts)]
     starts_anew = isinstance(event, RetrainRequested) or (base is not None and not same_recipe)
     return await _begin(event, connection, deps, model, base, starts_anew, counts, missing)
 
@@ -135,7 +134,7 @@ async def _begin(
         counts=counts.model_dump(),
         missing=missing,
         batch=deps.batch,
-        **_origin(event),
+        **origin(event),
     )
     log.info("generation %d: %d of %d chunks to embed", generation, len(missing), counts.chunks)
     if batches == 0:
@@ -202,16 +201,17 @@ async def judge(event: GenerationBuilt, work: UnitOfWork, deps: Deps) -> list[Ev
         built = await generations.peek(connection, event.generation)
     if built is None or built["state"] != "built":
         return []
-    outcome_of_study = await deps.study.of(built) if built["reason"] == "feedback" else None
+    study = await deps.study.of(built)
+    golden = await deps.study.golden_change(built, study.learned if study else None)
 
     connection = await work.begin()
     await store.lock(connection)
     row = await generations.read(connection, event.generation)
     if row is None or row["state"] != "built":
         return []
-    verdict = await gate.judge(connection, row, outcome_of_study)
+    verdict = await gate.judge(connection, row, study, golden)
     if verdict.outcome == "promoted":
-        await _keep_learned(connection, row["id"], outcome_of_study, verdict.figures)
+        await _keep_learned(connection, row["id"], study, verdict.figures)
         outcome, detail = await _promote(connection, row)
     else:
         outcome, detail = verdict.outcome, verdict.detail
@@ -219,8 +219,8 @@ async def judge(event: GenerationBuilt, work: UnitOfWork, deps: Deps) -> list[Ev
     if outcome == "promoted":
         await generations.clean_up(connection, row["app"])
     log.info("generation %d: %s", row["id"], outcome)
-    completed = await _completed(connection, row, outcome, detail, verdict.figures)
-    return [*await _again(connection, row, outcome), completed]
+    ended = await completed(connection, row, outcome, detail, verdict.figures)
+    return [*await _again(connection, row, outcome), ended]
 
 
 async def _keep_learned(
@@ -229,6 +229,7 @@ async def _keep_learned(
     """What was learned now, if it passed; else what the base had learned."""
     if study is not None and study.learned is not None:
         await learned.write(connection, generation, study.learned, figures["learning"])
+        await generations.start_anew(connection, generation)
     else:
         await learned.inherit(connection, generation)
 
@@ -259,68 +260,11 @@ async def fail_build(event: Step, reason: str, work: UnitOfWork) -> list[Event]:
     if row is None or row["state"] not in ("building", "built"):
         return []
     await generations.finish(connection, row["id"], "failed", reason, {})
-    return [*await _again(connection, row, "failed"), await _completed(connection, row, "failed", reason, {})]
+    return [*await _again(connection, row, "failed"), await completed(connection, row, "failed", reason, {})]
 
 
 async def fail_request(event: Request, reason: str, work: UnitOfWork) -> list[Event]:
     """Give a request up before there was a generation."""
     connection = await work.begin()
     base = await generations.active(connection, event.app)
-    return [_at_once(event, "failed", reason, base, GenerationCounts())]
-
-
-# --- what is said at the end ----------------------------------------------------------------
-
-
-def _origin(event: Request) -> dict[str, Any]:
-    """Where a build comes from: what its generation remembers and its outcome says."""
-    feedback = event if isinstance(event, RetrainRequested) else None
-    return {
-        "reason": "feedback" if isinstance(event, RetrainRequested) else event.reason,
-        "retrain": feedback.retrain if feedback else None,
-        "run": feedback.run if feedback else None,
-        "ratio": feedback.ratio if feedback else None,
-        "requested_by": event.requested_by,
-    }
-
-
-def _at_once(
-    event: Request, outcome: Outcome, detail: str, base: Record | None, counts: GenerationCounts
-) -> RetrainCompleted:
-    """The end of a request that leads to no generation."""
-    before = base["id"] if base else None
-    return RetrainCompleted(
-        app=event.app,
-        outcome=outcome,
-        detail=detail,
-        generation_before=before,
-        generation_after=before,
-        counts=counts,
-        **_origin(event),
-    )
-
-
-async def _completed(
-    connection: Connection, row: Record, outcome: Outcome, detail: str, figures: dict[str, Any]
-) -> RetrainCompleted:
-    now = await generations.active(connection, row["app"])
-    counts = GenerationCounts.model_validate(row["counts"])
-    # Planned and done differ where another build embedded the same content, or this one ended early.
-    done = {"embedded": row["embedded"]}
-    if row["remaining"] == 0:
-        done["reused"] = counts.chunks - row["embedded"]
-    return RetrainCompleted(
-        app=row["app"],
-        outcome=outcome,
-        reason=row["reason"],
-        detail=detail,
-        retrain=row["retrain"],
-        run=row["run"],
-        ratio=row["ratio"],
-        requested_by=row["requested_by"],
-        generation_before=row["base"],
-        generation_after=now["id"] if now else None,
-        counts=counts.model_copy(update=done),
-        gate=figures,
-        seconds=round(row["age"].total_seconds(), 1),
-    )
+    return [at_once(event, "failed", reason, base, GenerationCounts())]

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from asyncpg import Record
 
+from services.embedder.learning.gate import Paired, no_loss
 from services.embedder.learning.trial import Outcome as Study
 from shared.database import Connection
 
@@ -24,15 +25,25 @@ class Verdict:
     figures: dict[str, Any]
 
 
-async def judge(connection: Connection, generation: Record, study: Study | None) -> Verdict:
-    """Completeness first; then whether there is anything new in it, from documents or from votes."""
+async def judge(
+    connection: Connection, generation: Record, study: Study | None, golden: Paired | None
+) -> Verdict:
+    """Completeness first; then the golden set; then whether there is anything new in it, from
+    documents or from votes."""
     whole = await _is_whole(connection, generation)
-    if study is None or whole.outcome != "promoted":
+    if whole.outcome != "promoted":
         return whole
+    figures = whole.figures
+    if golden is not None:
+        figures["golden"] = no_loss(golden)
+        if not figures["golden"]["passed"]:
+            return Verdict("rejected", f"the golden set fares worse: {figures['golden']['why']}", figures)
+    if study is None:
+        return Verdict("promoted", "", figures)
     decision = study.decision
-    figures = whole.figures | {
-        "learning": {"promoted": study.learned is not None, "why": decision.reasons, **decision.figures}
-    }
+    figures["learning"] = {
+        "promoted": study.learned is not None, "why": decision.reasons, **decision.figures
+    }  # fmt: skip
     if study.learned is not None:
         return Verdict("promoted", "", figures)
     why = f"nothing was learned from votes: {'; '.join(decision.reasons)}"

@@ -30,6 +30,7 @@ __all__ = [
     "previous_of",
     "read",
     "rolled_back",
+    "start_anew",
     "unembedded",
 ]
 
@@ -189,6 +190,7 @@ async def complete_batch(
 
 _WHOLE = """
 select g.*, m.name as model_name, m.table_name, now() - g.created_at as age,
+       coalesce(b.model = g.model, false) as same_model,
        coalesce((b.model, b.chunker) = (g.model, g.chunker), false) as same_recipe
 from feedback_loop.generation g join feedback_loop.model m on m.id = g.model
 left join feedback_loop.generation b on b.id = g.base
@@ -258,6 +260,13 @@ async def previous_of(connection: Connection, app: str, generation: int) -> int 
         generation,
     )
     return previous
+
+
+async def start_anew(connection: Connection, generation: int) -> None:
+    """More than documents changed: the votes of its base are not this generation's."""
+    await connection.execute(
+        "update feedback_loop.generation set starts_anew = true where id = $1", generation
+    )
 
 
 async def rolled_back(connection: Connection, app: str) -> bool:

@@ -11,18 +11,21 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from math import log2
 from pathlib import Path
 
 import numpy as np
 from asyncpg import Record
 
-from services.embedder import dense, learned
+from services.embedder import dense, generations, learned
 from services.embedder.learning.credit import Vote, normal
-from services.embedder.learning.gate import Decision
-from services.embedder.learning.library import Library
+from services.embedder.learning.gate import Decision, Paired
+from services.embedder.learning.library import Learned, Library
+from services.embedder.learning.measures import Floats
 from services.embedder.learning.trial import Outcome, learn
 from services.embedder.models import Embedder, Vectors
-from services.embedder.search import Candidates, Searcher, View
+from services.embedder.search import Candidates, Question, Searcher, View
+from services.embedder.shelf import Volume
 from services.embedder.tables import known_model
 from shared.database import Connection, Database
 from shared.settings import SettingsError
@@ -48,9 +51,15 @@ class Study:
     searcher: Searcher
     golden: GoldenSet
 
-    async def of(self, generation: Record) -> Outcome:
+    async def of(self, generation: Record) -> Outcome | None:
         """Learn from the votes on an app, over a built generation. Takes seconds to a minute, and
-        holds no transaction."""
+        holds no transaction.
+
+        None where that is not asked for: only documents changed, or a first build by hand, before
+        anybody voted.
+        """
+        if generation["reason"] not in ("feedback", "manual"):
+            return None
         async with self.database.connection() as connection:
             votes = await learned.votes(connection, generation["app"], generation["id"])
             now: datetime = await connection.fetchval("select now()")
@@ -60,7 +69,8 @@ class Study:
         votes, questions = _limited(votes, self.golden)
         log.info("learning from %d votes on %d questions", len(votes), len(questions))
         if not votes:
-            return Outcome(None, Decision(False, ["nobody voted on a question that is known"]))
+            nobody = Outcome(None, Decision(False, ["nobody voted on a question that is known"]))
+            return nobody if generation["reason"] == "feedback" else None
         index = await self.searcher.index(generation["app"], generation["id"])
         vectors = await self._embed(questions)
         judged = _judged(votes)
@@ -84,6 +94,41 @@ class Study:
             # Changed documents must not wait for what learning cannot cope with; the outcome says so.
             log.exception("learning failed")
             return Outcome(None, Decision(False, [f"learning failed: {type(error).__name__}: {error}"]))
+
+    async def golden_change(self, generation: Record, new: Learned | None) -> Paired | None:
+        """How the golden set fares in a built generation beside its base; None without either.
+
+        A question scores 1 / log₂(rank + 1) of the first hit of an expected source, 0 beyond ten:
+        nDCG@10 with one relevant document.
+
+        Args:
+            new: what it has learned now; None: it inherits.
+        """
+        async with self.database.connection() as connection:
+            base = await generations.peek(connection, generation["base"]) if generation["base"] else None
+            if not self.golden or base is None or base["model_name"] != self.embedder.model:
+                return None
+            old = await learned.read(connection, base["id"])
+        vectors = await self._embed(list(self.golden))
+        before = await self._golden(base, old, vectors)
+        after = await self._golden(
+            generation, new or (old if generation["same_model"] else Learned()), vectors
+        )
+        return Paired(before, after)
+
+    async def _golden(self, generation: Record, taught: Learned, vectors: Vectors) -> Floats:
+        volume = Volume(await self.searcher.index(generation["app"], generation["id"]), taught)
+        zero = await self.searcher.zero()
+        gains = []
+        for (text, sources), vector in zip(self.golden.items(), vectors, strict=True):
+            async with self.database.transaction() as connection:
+                model = await known_model(connection, generation["model_name"])
+                assert model is not None
+                view = View(connection, generation["id"], model, volume.index)
+                found = await view.find(Question(text, app=generation["app"]), vector, volume, zero)
+            ranks = [hit.rank for hit in found.results if hit.source in sources]
+            gains.append(1 / log2(ranks[0] + 1) if ranks else 0.0)
+        return np.array(gains, np.float32)
 
     async def _embed(self, questions: list[str]) -> Vectors:
         parts = [

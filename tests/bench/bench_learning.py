@@ -1,7 +1,9 @@
 """What learning from votes is worth, on real collections with simulated users (`simulation`).
 
 Run with `scripts/bench learning` (see `BENCH_DATA`, default ../shared/data). `BENCH_FULL=1` runs 200
-shuffled trials for each way of voting instead of 20. This first form drives the pure functions.
+shuffled trials for each way of voting instead of 20. All but `test_the_loop_through_its_public_path`
+drive the pure functions, which is quick enough for several seeds (`BENCH_SEEDS`, 5); that one runs the
+services (`learning_loop`), with `BENCH_LOOP_SEEDS` (1).
 
 On KorQuAD the parameters were chosen on the third of the questions whose hash says *development*, which
 is left out here. Cranfield has too few for that: its figures were seen, with other seeds, while they were
@@ -15,7 +17,7 @@ import hashlib
 import os
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,11 +31,17 @@ from services.embedder.learning.library import Learned, Library
 from services.embedder.learning.measures import MEASURES, Floats, Interval, bootstrap, measure
 from services.embedder.learning.memory import Memory
 from services.embedder.learning.trial import Outcome, Recipe, deal, fit, learn
+from shared.runtime import Runtime
 from tests.bench import simulation as sim
+from tests.bench.learning_loop import Loop, Retrained, open_loop
 
 DATA = Path(os.environ.get("BENCH_DATA", "../shared/data"))
 FULL = os.environ.get("BENCH_FULL", "") not in ("", "0")
 SEEDS = range(int(os.environ.get("BENCH_SEEDS", "5")))
+LOOP_SEEDS = range(int(os.environ.get("BENCH_LOOP_SEEDS", "1")))
+LOOP_VOTES = 1200
+LOOP_TAUGHT = 700
+LOOP_MEASURED = 300
 TRIALS = 200 if FULL else 20
 ADVERSARIAL = 5
 VOTING = {"chunks": True, "answers": False}
@@ -152,6 +160,62 @@ def test_learning(load: Callable[[Path], sim.Collection]) -> None:
     for name, outcomes in gate.items():
         print(f"votes on {name}: promoted {sum(o.decision.promote for o in outcomes)} of {len(outcomes)}")
     table(figures)
+
+
+def loop_parts(
+    collection: sim.Collection, seed: int
+) -> tuple[list[sim.Asked], dict[str, list[tuple[int, str]]]]:
+    """What is asked and voted on, and what is asked of each kind before and after, `LOOP_MEASURED` of each
+    at most."""
+    rng = random.Random(f"{collection.name} {seed}")
+    few = len(collection.questions) < 1000
+    usable = [q for q, text in enumerate(collection.questions) if few or not development(text)]
+    train, new, unseen = _parts(collection, usable, LOOP_TAUGHT, rng)
+    asked = sim.stream(collection, train, LOOP_VOTES - len(train), rng)
+    tests = {}
+    for name, of in zip(SETS, (train, train, new, unseen), strict=True):
+        drawn = rng.sample(of, min(LOOP_MEASURED, len(of)))
+        texts = [collection.questions[q] for q in drawn]
+        if name in SETS[:2]:
+            word = sim.reworded if name == SETS[0] else sim.hard
+            texts = [word(text, rng) for text in texts]
+        tests[name] = list(zip(drawn, texts, strict=True))
+    return asked, tests
+
+
+@pytest.mark.parametrize("name", VOTING)
+@pytest.mark.parametrize("load", [sim.korquad, sim.cranfield])
+async def test_the_loop_through_its_public_path(
+    load: Callable[[Path], sim.Collection], name: str, start: Callable[..., Awaitable[Runtime]]
+) -> None:
+    rig, collection = await open_loop(start), load(DATA)
+    figures: Figures = {}
+    for seed in LOOP_SEEDS:
+        began = time.perf_counter()
+        loop = Loop(rig, f"seed-{seed}", collection)
+        asked, tests = loop_parts(collection, seed)
+        chunks = await loop.post_documents()
+        before = {kind: await loop.measured(questions) for kind, questions in tests.items()}
+        disliked = await loop.vote(asked, seed, on_chunks=VOTING[name])
+        print(f"\nThrough the services: {collection.name}, votes on {name}, seed {seed}")
+        print(f"  {len(collection.chunks)} documents, {chunks} chunks, {len(asked)} votes on", end=" ")
+        print(f"{len({each.source for each in asked})} questions, {disliked:.1%} 👎 on answers")
+        _report_retrain(await loop.retrain())
+        for kind, questions in tests.items():
+            after = await loop.measured(questions)
+            for key in MEASURES:
+                both = np.stack([before[kind][key], after[key]])
+                figures.setdefault((f"votes on {name}", kind, key), []).append(both)
+        print(f"  {time.perf_counter() - began:.0f} s in all")
+    table(figures)
+
+
+def _report_retrain(retrained: Retrained) -> None:
+    ended = retrained.ended
+    learning = ended.gate.get("learning", {})
+    print(f"  {ended.outcome} {ended.detail} · {retrained.seconds:.1f} s from the trigger to the outcome")
+    print(f"  learned: {learning.get('promoted')} {learning.get('why') or ''}")
+    print(f"  gate {learning.get('held_out', {}).get('delta')}, {learning.get('recipe')}")
 
 
 @pytest.mark.parametrize("name", VOTING)

@@ -7,17 +7,21 @@ them. What is learned must come from the votes.
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from services.collector.build import build as collector
+from services.embedder.study import read_golden_set
 from shared.events import RetrainRequested
 from shared.runtime import Runtime
+from shared.settings import SettingsError
 from tests.support.embedder import Rig, start_rig
 
 Start = Callable[..., Awaitable[Runtime]]
@@ -157,3 +161,58 @@ async def test_a_change_of_documents_keeps_what_was_learned_and_a_rollback_forge
     assert learned == 2
     assert (await shop.rig.roll_back(1)).outcome == "promoted"
     assert await shop.rank(5) != 1
+
+
+async def test_a_build_by_hand_learns_too(shop: Shop) -> None:
+    await shop.vote(liked=lambda product: product, user=lambda number: f"u{number % 97}")
+    ended = await shop.rig.build("manual")
+    assert (ended.outcome, ended.gate["learning"]["promoted"]) == ("promoted", True)
+    assert await shop.rank(5) == 1
+
+
+# --- the golden set -------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def guarded(start: Start, tmp_path: Path) -> Rig:
+    """An embedder that keeps twenty golden questions."""
+    lines = [
+        json.dumps({"question": f"what about subject {number:02}?", "sources": [f"{number:02}.md"]})
+        for number in range(20)
+    ]
+    golden = tmp_path / "golden.jsonl"
+    golden.write_text("\n".join(lines), encoding="utf-8")
+    rig = await start_rig(start, golden_set=golden)
+    documents = [subject(number, f"About subject {number:02}: all of it.") for number in range(20)]
+    await rig.call("POST", "/documents", documents)
+    await rig.settled()
+    return rig
+
+
+def subject(number: int, text: str) -> dict[str, str]:
+    return {"source": f"{number:02}.md", "content": f"# Chapter\n\n{text}"}
+
+
+async def test_changed_documents_that_the_golden_set_misses_are_rejected(guarded: Rig) -> None:
+    spoilt = [subject(number, f"Lorem ipsum dolor {number * 7919}.") for number in range(20)]
+    await guarded.call("POST", "/documents", spoilt)
+    await guarded.settled()
+    ended = guarded.outcomes.completed[-1][1]
+    assert ended.outcome == "rejected", ended
+    assert "golden set" in ended.detail
+    assert ended.gate["golden"]["delta"]["mean"] < 0
+    assert await guarded.value("select generation from feedback_loop.active_generation") == 1
+
+
+async def test_changed_documents_that_the_golden_set_finds_are_promoted(guarded: Rig) -> None:
+    await guarded.call("POST", "/documents", [subject(3, "About subject 03: all of it, and more.")])
+    await guarded.settled()
+    ended = guarded.outcomes.completed[-1][1]
+    assert (ended.outcome, ended.gate["golden"]["passed"]) == ("promoted", True)
+
+
+def test_a_golden_set_that_is_none_is_named_with_its_line(tmp_path: Path) -> None:
+    broken = tmp_path / "golden.jsonl"
+    broken.write_text('{"question": "a", "sources": ["b"]}\n\n{"question": 1}\n', encoding="utf-8")
+    with pytest.raises(SettingsError, match=r"line 3"):
+        read_golden_set(broken)

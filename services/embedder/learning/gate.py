@@ -25,7 +25,7 @@ import numpy as np
 
 from services.embedder.learning.measures import Floats, Interval, bootstrap
 
-__all__ = ["DEALS", "LEAST", "MARGIN", "OVERLAP", "Decision", "Evidence", "Paired", "judge"]
+__all__ = ["DEALS", "LEAST", "MARGIN", "OVERLAP", "Decision", "Evidence", "Paired", "judge", "no_loss"]
 
 LEAST = 150
 MARGIN = 0.005
@@ -85,8 +85,8 @@ def judge(evidence: Evidence) -> Decision:
         "held_out": _gain(held),
         "without_top_user": _without(held, held.users),
         "without_top_document": _without(held, held.documents),
-        "disjoint": _no_loss(evidence.disjoint),
-        "golden": _no_loss(evidence.golden),
+        "disjoint": no_loss(evidence.disjoint),
+        "golden": no_loss(evidence.golden),
         "overlap": _overlap(evidence.overlap),
         "shuffled": _shuffled(held, evidence.shuffled),
     }
@@ -115,7 +115,8 @@ def _without(paired: Paired, labels: Sequence[str]) -> dict[str, Any]:
     return figures | (_pass() if delta.low > 0 else _fail(f"without it ΔnDCG@10 {_words(delta)}"))
 
 
-def _no_loss(paired: Paired | None) -> dict[str, Any]:
+def no_loss(paired: Paired | None) -> dict[str, Any]:
+    """Whether these questions are not surely worse off: `passed`, `why`, and the figures."""
     delta = paired.delta() if paired else None
     if paired is None or delta is None or delta.n == 0:
         return {"measured": False} | _pass()
