@@ -17,7 +17,6 @@ from services.analyzer.rest import read_rest, recent_retrains, retrain_running
 from services.analyzer.votes import Lineage, count, earlier, lineage, report_start
 from shared.database import Connection, Database
 from shared.events import (
-    Aftermath,
     Comparison,
     Event,
     Evidence,
@@ -81,13 +80,24 @@ async def evaluate(event: FeedbackEvaluate, work: UnitOfWork, deps: Deps) -> lis
     why = causes.count(await dislikes(connection, event.app, start, event.as_of))
     if why.sentence:
         decision = replace(decision, explanation=f"{decision.explanation}; {why.sentence}")
-    retrain = None
-    if decision.act:
-        ratio = _decisive_ratio(situation, deps.rules)
-        retrain = await _open_retrain(connection, event, work, line, ratio)
-    await _record(connection, event, work, situation, decision, line, retrain)
-    said = _conclusion(event, work, deps, situation, decision, line, before, retrain, aftermath, why)
-    return [said, *undoing]
+    said = _report(event, work.envelope.id, deps.rules, situation, decision).model_copy(
+        update={
+            "previous": before,
+            "generation": line.active,
+            "aftermath": aftermath,
+            "causes": {**why.counts},
+            "coverage_gaps": list(why.gaps),
+        }
+    )
+    if not decision.act:
+        await _record(connection, said, None)
+        log.info("evaluated %s: %s (%s)", event.app, decision.verdict, decision.explanation)
+        return [said, *undoing]
+    ratio = _decisive_ratio(situation, deps.rules)
+    retrain = await _open_retrain(connection, event, work, line, ratio)
+    await _record(connection, said, retrain)
+    log.info("Retrain triggered (ratio=%.2f)", ratio if said.ratio is None else said.ratio)
+    return [RetrainRequested(**dict(said), retrain=retrain, base_generation=line.active)]
 
 
 async def _window_start(connection: Connection, event: FeedbackEvaluate, default: str) -> datetime:
@@ -149,50 +159,38 @@ def _decisive_ratio(situation: policy.Situation, rules: policy.Rules) -> float:
     return max(enough, key=lambda window: window.low).ratio
 
 
-async def _record(
-    connection: Connection,
-    event: FeedbackEvaluate,
-    work: UnitOfWork,
-    situation: policy.Situation,
-    decision: policy.Decision,
-    line: Lineage,
-    retrain: UUID | None,
-) -> None:
+async def _record(connection: Connection, said: ReportReady, retrain: UUID | None) -> None:
     await connection.execute(
         "insert into feedback_loop.decision (run, app, as_of, scheduled, verdict, reason, explanation,"
         " window_start, likes, dislikes, generation, retrain)"
         " values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
-        work.envelope.id,
-        event.app,
-        situation.as_of,
-        event.scheduled,
-        decision.verdict,
-        decision.reason,
-        decision.explanation,
-        situation.report.start,
-        situation.report.likes,
-        situation.report.dislikes,
-        line.active,
+        said.run,
+        said.app,
+        said.as_of,
+        said.scheduled,
+        said.verdict,
+        said.reason,
+        said.explanation,
+        said.window_start,
+        said.likes,
+        said.dislikes,
+        said.generation,
         retrain,
     )
 
 
-def _conclusion(
+def _report(
     event: FeedbackEvaluate,
-    work: UnitOfWork,
-    deps: Deps,
+    run: UUID,
+    rules: policy.Rules,
     situation: policy.Situation,
     decision: policy.Decision,
-    line: Lineage,
-    before: Comparison,
-    retrain: UUID | None,
-    aftermath: Aftermath | None,
-    why: causes.Causes,
-) -> ReportReady | RetrainRequested:
+) -> ReportReady:
+    """What was counted and decided."""
     report = situation.report
-    said = ReportReady(
+    return ReportReady(
         app=event.app,
-        run=work.envelope.id,
+        run=run,
         as_of=situation.as_of,
         window_start=report.start,
         window_end=report.end,
@@ -204,25 +202,12 @@ def _conclusion(
         verdict=decision.verdict,
         reason=decision.reason,
         explanation=decision.explanation,
-        policy=deps.rules.policy,
-        threshold=deps.rules.threshold,
+        policy=rules.policy,
+        threshold=rules.threshold,
         evidence=list(situation.windows),
-        previous=before,
-        generation=line.active,
-        causes={**why.counts},
-        coverage_gaps=list(why.gaps),
-        aftermath=aftermath,
         requested_by=event.requested_by,
         scheduled=event.scheduled,
     )
-    if retrain is None:
-        log.info("evaluated %s: %s (%s)", event.app, decision.verdict, decision.explanation)
-        return said
-    log.info(
-        "Retrain triggered (ratio=%.2f)",
-        report.ratio if report.total else _decisive_ratio(situation, deps.rules),
-    )
-    return RetrainRequested(**dict(said), retrain=retrain, base_generation=line.active)
 
 
 async def finish_retrain(event: RetrainCompleted, work: UnitOfWork, deps: Deps) -> list[Event]:
