@@ -33,15 +33,13 @@ from services.embedder.learning.memory import Memory
 from services.embedder.learning.trial import Outcome, Recipe, deal, fit, learn
 from shared.runtime import Runtime
 from tests.bench import simulation as sim
-from tests.bench.learning_loop import Loop, Retrained, open_loop
+from tests.bench.learning_loop import Loop, asked_later, open_loop
 
 DATA = Path(os.environ.get("BENCH_DATA", "../shared/data"))
 FULL = os.environ.get("BENCH_FULL", "") not in ("", "0")
 SEEDS = range(int(os.environ.get("BENCH_SEEDS", "5")))
 LOOP_SEEDS = range(int(os.environ.get("BENCH_LOOP_SEEDS", "1")))
-LOOP_VOTES = 1200
-LOOP_TAUGHT = 700
-LOOP_MEASURED = 300
+LOOP_VOTES, LOOP_TAUGHT, LOOP_MEASURED = 1200, 700, 300
 TRIALS = 200 if FULL else 20
 ADVERSARIAL = 5
 VOTING = {"chunks": True, "answers": False}
@@ -74,9 +72,7 @@ def development(question: str) -> bool:
 def world(engine: sim.Engine, seed: int, *, dev: bool = False, taught: int = 1500, again: int = 700) -> World:
     rng = random.Random(f"{engine.collection.name} {seed}")
     collection = engine.collection
-    few = len(collection.questions) < 1000
-    usable = [q for q, text in enumerate(collection.questions) if few or development(text) == dev]
-    train, new, unseen = _parts(collection, usable, taught, rng)
+    train, new, unseen = _parts(collection, _usable(collection, dev), taught, rng)
     asked = sim.stream(collection, train, again, rng)
     texts = {
         SETS[0]: [sim.reworded(collection.questions[q], rng) for q in train],
@@ -93,6 +89,11 @@ def world(engine: sim.Engine, seed: int, *, dev: bool = False, taught: int = 150
     library = engine.library([each.text for each in asked])
     truth = dict(enumerate(engine.truth(range(len(collection.questions)))))
     return World(engine, asked, library, sim.shown(library, asked), truth, tests)
+
+
+def _usable(collection: sim.Collection, dev: bool = False) -> list[int]:
+    few = len(collection.questions) < 1000
+    return [q for q, text in enumerate(collection.questions) if few or development(text) == dev]
 
 
 def _parts(
@@ -162,27 +163,6 @@ def test_learning(load: Callable[[Path], sim.Collection]) -> None:
     table(figures)
 
 
-def loop_parts(
-    collection: sim.Collection, seed: int
-) -> tuple[list[sim.Asked], dict[str, list[tuple[int, str]]]]:
-    """What is asked and voted on, and what is asked of each kind before and after, `LOOP_MEASURED` of each
-    at most."""
-    rng = random.Random(f"{collection.name} {seed}")
-    few = len(collection.questions) < 1000
-    usable = [q for q, text in enumerate(collection.questions) if few or not development(text)]
-    train, new, unseen = _parts(collection, usable, LOOP_TAUGHT, rng)
-    asked = sim.stream(collection, train, LOOP_VOTES - len(train), rng)
-    tests = {}
-    for name, of in zip(SETS, (train, train, new, unseen), strict=True):
-        drawn = rng.sample(of, min(LOOP_MEASURED, len(of)))
-        texts = [collection.questions[q] for q in drawn]
-        if name in SETS[:2]:
-            word = sim.reworded if name == SETS[0] else sim.hard
-            texts = [word(text, rng) for text in texts]
-        tests[name] = list(zip(drawn, texts, strict=True))
-    return asked, tests
-
-
 @pytest.mark.parametrize("name", VOTING)
 @pytest.mark.parametrize("load", [sim.korquad, sim.cranfield])
 async def test_the_loop_through_its_public_path(
@@ -192,15 +172,17 @@ async def test_the_loop_through_its_public_path(
     figures: Figures = {}
     for seed in LOOP_SEEDS:
         began = time.perf_counter()
-        loop = Loop(rig, f"seed-{seed}", collection)
-        asked, tests = loop_parts(collection, seed)
-        chunks = await loop.post_documents()
+        loop, rng = Loop(rig, f"seed-{seed}", collection), random.Random(f"{collection.name} {seed}")
+        parts = _parts(collection, _usable(collection), LOOP_TAUGHT, rng)
+        asked = sim.stream(collection, parts[0], LOOP_VOTES - len(parts[0]), rng)
+        tests = dict(zip(SETS, asked_later(collection, *parts, LOOP_MEASURED, rng), strict=True))
+        counts = await loop.post_documents()
         before = {kind: await loop.measured(questions) for kind, questions in tests.items()}
         disliked = await loop.vote(asked, seed, on_chunks=VOTING[name])
         print(f"\nThrough the services: {collection.name}, votes on {name}, seed {seed}")
-        print(f"  {len(collection.chunks)} documents, {chunks} chunks, {len(asked)} votes on", end=" ")
+        print(f"  {counts.documents} documents, {counts.chunks} chunks, {len(asked)} votes on", end=" ")
         print(f"{len({each.source for each in asked})} questions, {disliked:.1%} 👎 on answers")
-        _report_retrain(await loop.retrain())
+        print((await loop.retrain()).report())
         for kind, questions in tests.items():
             after = await loop.measured(questions)
             for key in MEASURES:
@@ -208,14 +190,6 @@ async def test_the_loop_through_its_public_path(
                 figures.setdefault((f"votes on {name}", kind, key), []).append(both)
         print(f"  {time.perf_counter() - began:.0f} s in all")
     table(figures)
-
-
-def _report_retrain(retrained: Retrained) -> None:
-    ended = retrained.ended
-    learning = ended.gate.get("learning", {})
-    print(f"  {ended.outcome} {ended.detail} · {retrained.seconds:.1f} s from the trigger to the outcome")
-    print(f"  learned: {learning.get('promoted')} {learning.get('why') or ''}")
-    print(f"  gate {learning.get('held_out', {}).get('delta')}, {learning.get('recipe')}")
 
 
 @pytest.mark.parametrize("name", VOTING)

@@ -24,12 +24,12 @@ from services.analyzer.build import build as analyzer
 from services.collector.build import build as collector
 from services.embedder.learning.measures import Floats, measure
 from services.trigger.build import build as trigger
-from shared.events import RetrainCompleted
+from shared.events import GenerationCounts, RetrainCompleted
 from tests.bench import simulation as sim
 from tests.support.embedder import Rig, start_rig
 from tests.support.events import wait_until
 
-__all__ = ["Loop", "Retrained", "open_loop"]
+__all__ = ["Loop", "Retrained", "asked_later", "open_loop"]
 
 K = 50
 """Chunks that a search is asked for when it is measured: enough for ten sources."""
@@ -49,6 +49,15 @@ class Retrained:
     ended: RetrainCompleted
     seconds: float
 
+    def report(self) -> str:
+        learning = self.ended.gate.get("learning", {})
+        return (
+            f"  {self.ended.outcome}{self.ended.detail and ': ' + self.ended.detail}"
+            f" · {self.seconds:.1f} s from the trigger to the outcome\n"
+            f"  learned: {learning.get('promoted')} {learning.get('why') or ''}\n"
+            f"  gate {learning.get('held_out', {}).get('delta')}, {learning.get('recipe')}"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Loop:
@@ -58,8 +67,8 @@ class Loop:
     app: str
     collection: sim.Collection
 
-    async def post_documents(self) -> int:
-        """Post everything, and wait until search shows it. Returns how many chunks that makes."""
+    async def post_documents(self) -> GenerationCounts:
+        """Post everything that is not blank, and wait until search shows it."""
         documents = [
             {"app": self.app, "source": _source(place), "content": text}
             for place, text in enumerate(self.collection.chunks)
@@ -68,7 +77,7 @@ class Loop:
         await self._said(202, "POST", "/documents", documents)
         ended = await self._ended("documents")
         assert ended.outcome == "promoted", ended
-        return ended.counts.chunks
+        return ended.counts
 
     async def vote(self, asked: Sequence[sim.Asked], seed: int, *, on_chunks: bool) -> float:
         """Everyone asks, sees `sim.SHOWN` chunks and thumbs them as `sim.votes` says: the answer, and with
@@ -145,6 +154,25 @@ class Loop:
         return ended[0]
 
 
+def asked_later(
+    collection: sim.Collection,
+    train: Sequence[int],
+    new: Sequence[int],
+    unseen: Sequence[int],
+    most: int,
+    rng: random.Random,
+) -> list[list[tuple[int, str]]]:
+    """What is asked before and after: of `train` reworded and hard, and the others as they are; `most` of
+    each, drawn at random. Questions are given as their number in the collection and their words."""
+    kinds: list[tuple[Sequence[int], Callable[[str, random.Random], str]]] = [
+        (train, sim.reworded), (train, sim.hard), (new, _as_it_is), (unseen, _as_it_is),
+    ]  # fmt: skip
+    return [
+        [(q, words(collection.questions[q], rng)) for q in rng.sample(of, min(most, len(of)))]
+        for of, words in kinds
+    ]
+
+
 async def open_loop(start: Callable[..., Awaitable[Any]]) -> Rig:
     """Trigger, collector, analyzer and embedder in this process, with the embedder of the settings' default.
 
@@ -152,6 +180,10 @@ async def open_loop(start: Callable[..., Awaitable[Any]]) -> Rig:
     """
     services = [trigger, collector, analyzer]
     return await start_rig(start, configured=True, more=services, policy="ratio", threshold=0.01)
+
+
+def _as_it_is(question: str, rng: random.Random) -> str:
+    return question
 
 
 def _source(place: int) -> str:
