@@ -6,6 +6,8 @@ that every other block of commands says what it needs that a test does not have.
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import os
 import re
@@ -20,10 +22,12 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.curl import folder_with_curl
 from tests.support.readme import ROOT, block
 
 _DATE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d")
@@ -37,7 +41,16 @@ def environment(**given: str) -> dict[str, str]:
     if (ROOT / ".env").exists():
         pytest.skip("there is a .env: its settings, such as Slack's, would change what the commands do")
     own = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
-    return {**own, "HOST": "127.0.0.1", **given}
+    return {**own, "PATH": _path(), "HOST": "127.0.0.1", **given}
+
+
+@functools.cache
+def _path() -> str:
+    """PATH, with a `curl` where the machine has none."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    path = os.environ.get("PATH", os.defpath)
+    return path if folder_with_curl(folder) is None else os.pathsep.join([str(folder), path])
 
 
 def run(name: str, env: dict[str, str]) -> str:
