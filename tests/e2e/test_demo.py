@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]  # comes with the embedded server
 
 from tests.support.events import wait_until
 from tests.support.processes import Process
@@ -24,6 +27,7 @@ async def test_demo_tells_the_story_whatever_the_environment_says(tmp_path: Path
         "AMQP_URL": "amqp://127.0.0.1:1/",
         "SLACK_WEBHOOK_URL": "http://127.0.0.1:1/",
         "DATA_DIR": str(tmp_path / "data"),
+        "TMPDIR": str(tmp_path),
     }
     async with Process("demo", **elsewhere) as demo:
         await wait_until(lambda: demo.process.poll() is not None, 110)
@@ -48,3 +52,17 @@ async def test_demo_tells_the_story_whatever_the_environment_says(tmp_path: Path
     assert -1 not in positions, dict(zip(order, positions, strict=True))
     assert positions == sorted(positions), said
     assert not (tmp_path / "data").exists()
+    assert not _left_in(tmp_path), "its folder is left behind"
+    assert not [line for line in _command_lines() if str(tmp_path) in line], "its database is left running"
+
+
+def _left_in(folder: Path) -> list[Path]:
+    return list(folder.glob("fl-demo-*"))
+
+
+def _command_lines() -> list[str]:
+    lines = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            lines.append(" ".join(process.cmdline()))
+    return lines
