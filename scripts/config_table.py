@@ -66,6 +66,27 @@ KOREAN = {
     "Bearer token for votes, conversations, documents and search; not set: open to anyone": (
         "투표·대화·문서·검색의 Bearer 토큰. 비워 두면 누구나 호출할 수 있습니다"
     ),
+    "Bearer token for the dashboard and search; not set: its figures are open, and in production what"
+    " people wrote needs `API_TOKEN`": (
+        "대시보드와 검색의 Bearer 토큰. 비워 두면 수치는 공개되고, 운영 환경에서 사용자가 쓴 글은"
+        " `API_TOKEN`이 있어야 보입니다"
+    ),
+    "Bearer token for everything, the dashboard's actions among it (default: `API_TOKEN`)": (
+        "대시보드의 실행 버튼을 포함해 모든 것을 여는 Bearer 토큰 (기본값: `API_TOKEN`)"
+    ),
+    "`always`: a report of every run; `on_change`: only where the state changes, or acts": (
+        "`always`: 실행마다 보고. `on_change`: 상태가 바뀌거나 조치할 때만"
+    ),
+    "Day of the weekly summary, sent with the first run of that day; `off`: none": (
+        "주간 요약 요일. 그날의 첫 실행과 함께 보냅니다. `off`: 보내지 않음"
+    ),
+    "`0`: nothing that users wrote goes to Slack": "`0`: 사용자가 쓴 글은 Slack으로 보내지 않습니다",
+    "Signing secret of the Slack app: turns on `/ai-report` and the buttons": (
+        "Slack 앱의 서명 비밀값. `/ai-report`와 버튼을 켭니다"
+    ),
+    "Ids of the Slack users who may press the buttons, with commas between; empty: nobody": (
+        "버튼을 누를 수 있는 Slack 사용자 ID(쉼표로 구분). 비우면 아무도 누를 수 없습니다"
+    ),
     "`wilson`: act on what is certain; `ratio`: negative ratio over the threshold": (
         "`wilson`: 통계적으로 확실할 때만 조치, `ratio`: 부정 비율이 기준을 넘으면 조치"
     ),

@@ -12,11 +12,11 @@ import aiohttp
 import asyncpg
 from rich.console import Console
 
-from services.embedder.models import make_embedder
 from services.errands import connect
 from services.up import SERVICES
 from shared.bus import BusError, Topology
 from shared.database import Database
+from shared.embedding.models import make_embedder
 from shared.failures import Reject, Unavailable
 from shared.runtime import Runtime
 from shared.settings import Settings

@@ -11,13 +11,13 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from services.analyzer import backtest, policy
 from services.console import errand, follow_build, progress_bar, request, until_handled
 from services.embedder.ingest import take_over_folder
-from services.embedder.models import make_embedder
 from services.embedder.search import Question, Searcher
+from shared import backtest, policy
 from shared.database import Database
 from shared.embedded import start_postgres
+from shared.embedding.models import make_embedder
 from shared.events import Event, GenerationRequested, RetrainCompleted, RollbackRequested, Skipped
 from shared.failures import Reject, Unavailable
 from shared.owner_tables import read_owner_tables

@@ -16,7 +16,10 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 __all__ = [
     "REGISTRY",
     "Aftermath",
+    "Alert",
+    "AlertState",
     "Comparison",
+    "ComplaintGroup",
     "EmbeddingRequested",
     "Event",
     "Evidence",
@@ -147,6 +150,34 @@ class Aftermath(Model):
     """The verdict in English, with its figures."""
 
 
+class ComplaintGroup(Model):
+    """Dislikes that say the same: three votes of two users, at least."""
+
+    label: str
+    """Words of the comments themselves."""
+    votes: int
+    quote: str
+    """One comment, word for word, at most 200 characters."""
+    id: str = ""
+    """Stays the same from day to day."""
+    users: int = 0
+
+
+AlertState = Literal["UNKNOWN", "OK", "WATCH", "ALERT", "NO_DATA", "PAUSED"]
+
+
+class Alert(Model):
+    """The state that an app is in, after an evaluation."""
+
+    state: AlertState
+    since: Instant
+    before: AlertState | None = None
+    """The state before this evaluation; None at the first."""
+    changed: bool = False
+    recovered: bool = False
+    """Back to OK from a state that was told about."""
+
+
 class Report(Event):
     """What a report says; shared by the two events that end an evaluation."""
 
@@ -164,7 +195,7 @@ class Report(Event):
     """95 % Wilson interval of `ratio`."""
     verdict: Verdict
     reason: str
-    """Code of the rule that decided (`services/analyzer/policy.py` lists them)."""
+    """Code of the rule that decided (`shared/policy.py` lists them)."""
     explanation: str
     """The reason in an English sentence, with its figures."""
     policy: str
@@ -172,13 +203,16 @@ class Report(Event):
     evidence: list[Evidence] = []
     """The windows that the decision looked at."""
     previous: Comparison | None = None
-    complaint_groups: list[dict[str, Any]] = []
+    complaint_groups: list[ComplaintGroup] = []
+    """What dislikes have in common, the largest first; at most 10."""
     causes: dict[str, int] = {}
     """Dislikes of the report window by cause (`services/analyzer/causes.py`); {} where there are none."""
     coverage_gaps: list[str] = []
     """Questions that no document answers: at most 5, of 200 characters each, asked most first."""
     generation: int | None = None
     """The generation whose answers were judged; None before the first."""
+    alert: Alert | None = None
+    """The app's state; None from a version that had none."""
     aftermath: Aftermath | None = None
     """The verdict on an earlier promotion, where this evaluation reached one."""
     requested_by: str = ""

@@ -1,18 +1,14 @@
-"""What every HTTP route shares: errors as JSON with a field and a reason, bodies parsed into models,
-bearer tokens.
-"""
+"""What every HTTP route shares: errors as JSON with a field and a reason, bodies parsed into models."""
 
 from __future__ import annotations
 
-import functools
-import hmac
 import json
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from aiohttp import web
-from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from shared.bus import BusError
 from shared.database import is_unavailable
@@ -27,7 +23,6 @@ __all__ = [
     "read_json",
     "read_model",
     "refuse",
-    "require",
     "unavailable",
 ]
 
@@ -139,22 +134,3 @@ def fields_of(error: ValidationError) -> tuple[str, str]:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     field = ".".join(str(part) for part in first["loc"]) or "body"
     return field, first["msg"].removeprefix("Value error, ")
-
-
-def require(token: SecretStr | None, handler: Handler) -> Handler:
-    """The handler behind a bearer token, compared in constant time; open where no token is set."""
-    if token is None:
-        return handler
-    expected = f"Bearer {token.get_secret_value()}".encode()
-
-    @functools.wraps(handler)
-    async def guarded(request: web.Request) -> web.StreamResponse:
-        given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
-        if not hmac.compare_digest(given, expected):
-            return refuse(
-                401, "authorization", "needs the header 'Authorization: Bearer <token>'",
-                **{"WWW-Authenticate": "Bearer"},
-            )  # fmt: skip
-        return await handler(request)
-
-    return guarded

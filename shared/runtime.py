@@ -12,11 +12,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import aiohttp
 from aiohttp import web
 
 from shared import http, runs
+from shared.access import Guard
 from shared.bus import Bus, BusError, Topology
 from shared.database import Database, DatabaseUnavailable
 from shared.embedded import start_postgres
@@ -25,6 +27,9 @@ from shared.memory import MemoryBus
 from shared.outbox import Outbox
 from shared.router import Registration, Router
 from shared.settings import Settings
+
+if TYPE_CHECKING:
+    from shared.embedding.models import Embedder
 
 __all__ = ["Builder", "Kernel", "Runtime", "Service", "running"]
 
@@ -50,6 +55,24 @@ class Kernel:
     """Why `ready` is not set."""
     stopping: bool = False
     """It will not become ready again."""
+    _embedder: Embedder | None = None
+
+    @property
+    def guard(self) -> Guard:
+        """Who may call which route."""
+        return Guard(self.settings)
+
+    def embedder(self) -> Embedder:
+        """The one embedding model of this process, loaded when it is first used."""
+        if self._embedder is None:
+            from shared.embedding.models import make_embedder  # numpy is slow to import
+
+            self._embedder = make_embedder(self.settings)
+        return self._embedder
+
+    async def close_embedder(self) -> None:
+        if self._embedder is not None:
+            await self._embedder.close()
 
     @property
     def trigger_window(self) -> timedelta:
@@ -159,6 +182,7 @@ class Runtime:
                 await service.on_stop()
         if self._runner is not None:
             await self._runner.cleanup()
+        await self.kernel.close_embedder()
         await self.kernel.outbox.close()
         try:
             await self.kernel.bus.close()
@@ -170,7 +194,10 @@ class Runtime:
 
     async def _serve(self) -> None:
         app = web.Application(middlewares=[http.errors], client_max_size=http.MAX_BODY)
-        app.add_routes([web.get("/healthz", self._live), web.get("/readyz", self._readiness)])
+        guard = self.kernel.guard
+        app.add_routes(
+            [web.get("/healthz", guard.open(self._live)), web.get("/readyz", guard.open(self._readiness))]
+        )
         for service in self.services:
             app.add_routes(service.routes)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=5, handler_cancellation=False)

@@ -82,6 +82,15 @@ class Settings(BaseSettings):
         None,
         description="Bearer token for votes, conversations, documents and search; not set: open to anyone",
     )
+    read_token: SecretStr | None = Field(
+        None,
+        description="Bearer token for the dashboard and search; not set: its figures are open, and in"
+        " production what people wrote needs `API_TOKEN`",
+    )
+    admin_token: SecretStr | None = Field(
+        None,
+        description="Bearer token for everything, the dashboard's actions among it (default: `API_TOKEN`)",
+    )
 
     # Decision
     policy: Literal["wilson", "ratio"] = Field(
@@ -100,6 +109,13 @@ class Settings(BaseSettings):
         "since_last",
         description="Votes that the report counts: `since_last` scheduled report, or `24h`, `7d`, …",
     )
+    report: Literal["always", "on_change"] = Field(
+        "always",
+        description="`always`: a report of every run; `on_change`: only where the state changes, or acts",
+    )
+    weekly_summary: Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun", "off"] = Field(
+        "mon", description="Day of the weekly summary, sent with the first run of that day; `off`: none"
+    )
     dashboard_url: str | None = Field(
         None, description="Address behind the report's link (default: the public URL of this service)"
     )
@@ -111,6 +127,15 @@ class Settings(BaseSettings):
         None, description="Incoming webhook, instead of bot and channel"
     )
     slack_start_notice: bool = Field(False, description="`1`: also post when a run starts")
+    slack_quotes: bool = Field(True, description="`0`: nothing that users wrote goes to Slack")
+    slack_signing_secret: SecretStr | None = Field(
+        None, description="Signing secret of the Slack app: turns on `/ai-report` and the buttons"
+    )
+    slack_allowed_users: str = Field(
+        "",
+        pattern=r"^\s*([UW][A-Z0-9]{2,20}(\s*,\s*|\s*$))*$",
+        description="Ids of the Slack users who may press the buttons, with commas between; empty: nobody",
+    )
     slack_api_url: str = Field("https://slack.com/api/", description="Slack's Web API (GovSlack has its own)")
 
     # Knowledge

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from services.analyzer.policy import percent
 from shared.events import Aftermath, Evidence, RollbackRequested
+from shared.policy import percent
 
 __all__ = ["DUE", "LONGEST", "compare", "rollback"]
 

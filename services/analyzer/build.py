@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from services.analyzer import handlers, policy
+from services.analyzer import handlers
+from shared import policy
 from shared.events import FeedbackEvaluate, LoopPaused, LoopResumed, RetrainCompleted
 from shared.router import Registration
 from shared.runtime import Kernel, Service

@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from services.analyzer import causes, policy, verdicts
+from services.analyzer import causes, verdicts
 from services.analyzer.aftermath import rollback
 from services.analyzer.dislikes import dislikes
 from services.analyzer.rest import read_rest, recent_retrains, retrain_running
 from services.analyzer.votes import Lineage, count, earlier, lineage, report_start
+from shared import policy
 from shared.database import Connection, Database
 from shared.events import (
     Comparison,

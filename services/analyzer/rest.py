@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from services.analyzer import policy
 from services.analyzer.votes import count
+from shared import policy
 from shared.database import Connection
 
 __all__ = ["Rest", "read_rest", "recent_retrains", "retrain_running"]

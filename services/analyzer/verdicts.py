@@ -12,9 +12,9 @@ import logging
 from datetime import datetime
 from uuid import UUID
 
-from services.analyzer import policy
 from services.analyzer.aftermath import DUE, LONGEST, compare
 from services.analyzer.votes import Lineage, count, earlier, lineage
+from shared import policy
 from shared.database import Connection
 from shared.events import Aftermath, Evidence
 

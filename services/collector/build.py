@@ -8,7 +8,6 @@ import logging
 from aiohttp import web
 
 from services.collector.app import Collector
-from shared.http import require
 from shared.owner_tables import read_owner_tables
 from shared.runtime import Kernel, Service
 
@@ -19,10 +18,9 @@ log = logging.getLogger(__name__)
 
 def build(kernel: Kernel) -> Service:
     """The collector: HTTP in, rows out. At start it begins to read the owner's tables."""
-    token = kernel.settings.api_token
-    if token is None and kernel.settings.production:
+    if kernel.settings.api_token is None and kernel.settings.production:
         log.warning("API_TOKEN is not set: anyone who knows the URL can vote")
-    collector = Collector(kernel)
+    collector, guard = Collector(kernel), kernel.guard
     reading: list[asyncio.Task[None]] = []
 
     async def start() -> None:
@@ -37,11 +35,11 @@ def build(kernel: Kernel) -> Service:
     return Service(
         name="collector",
         routes=[
-            web.post("/feedback", require(token, collector.put_feedback)),
-            web.put("/feedback", require(token, collector.put_feedback)),
-            web.delete("/feedback", require(token, collector.delete_feedback)),
-            web.post("/feedback/batch", require(token, collector.post_batch)),
-            web.post("/conversations", require(token, collector.post_conversations)),
+            web.post("/feedback", guard.needs("vote", collector.put_feedback)),
+            web.put("/feedback", guard.needs("vote", collector.put_feedback)),
+            web.delete("/feedback", guard.needs("vote", collector.delete_feedback)),
+            web.post("/feedback/batch", guard.needs("vote", collector.post_batch)),
+            web.post("/conversations", guard.needs("vote", collector.post_conversations)),
         ],
         on_start=start,
         on_stop=stop,

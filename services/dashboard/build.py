@@ -14,15 +14,15 @@ __all__ = ["build"]
 def build(kernel: Kernel, feed: Feed | None = None) -> Service:
     """The dashboard: it consumes nothing and writes nothing."""
     feed = feed or Feed(kernel.database)
-    dashboard = Dashboard(kernel, feed)
+    dashboard, guard = Dashboard(kernel, feed), kernel.guard
     return Service(
         name="dashboard",
         routes=[
-            web.get("/", dashboard.page),
-            web.get("/dashboard", dashboard.page),
-            web.get("/static/{name}", dashboard.asset),
-            web.get("/dashboard/runs", dashboard.runs),
-            web.get("/dashboard/stream", dashboard.stream, allow_head=False),
+            web.get("/", guard.open(dashboard.page)),
+            web.get("/dashboard", guard.open(dashboard.page)),
+            web.get("/static/{name}", guard.open(dashboard.asset)),
+            web.get("/dashboard/runs", guard.needs("read", dashboard.runs)),
+            web.get("/dashboard/stream", guard.needs("read", dashboard.stream), allow_head=False),
         ],
         on_stop=feed.close,
     )

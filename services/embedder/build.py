@@ -6,10 +6,10 @@ from aiohttp import web
 
 from services.embedder import building, rollback
 from services.embedder.documents_api import DocumentsApi
-from services.embedder.models import Embedder, make_embedder
 from services.embedder.search import Searcher
 from services.embedder.search_api import SearchApi
 from services.embedder.study import Study, read_golden_set
+from shared.embedding.models import Embedder
 from shared.events import (
     EmbeddingRequested,
     GenerationBuilt,
@@ -17,7 +17,6 @@ from shared.events import (
     RetrainRequested,
     RollbackRequested,
 )
-from shared.http import require
 from shared.router import Registration
 from shared.runtime import Kernel, Service
 
@@ -31,19 +30,19 @@ def build(kernel: Kernel, embedder: Embedder | None = None) -> Service:
         embedder: None: the one that the settings name.
     """
     settings = kernel.settings
-    embedder = embedder or make_embedder(settings)
+    embedder = embedder or kernel.embedder()
     searcher = Searcher(kernel.database, embedder)
     study = Study(kernel.database, embedder, searcher, read_golden_set(settings.golden_set))
     documents, searches = DocumentsApi(kernel), SearchApi(kernel, searcher)
-    token = settings.api_token
+    guard = kernel.guard
     return Service(
         name="embedder",
         routes=[
-            web.get("/documents", require(token, documents.list_documents)),
-            web.post("/documents", require(token, documents.post_documents)),
-            web.delete("/documents", require(token, documents.delete_document)),
-            web.get("/search", require(token, searches.search)),
-            web.post("/search", require(token, searches.search)),
+            web.get("/documents", guard.needs("admin", documents.list_documents)),
+            web.post("/documents", guard.needs("admin", documents.post_documents)),
+            web.delete("/documents", guard.needs("admin", documents.delete_document)),
+            web.get("/search", guard.needs("read", searches.search, personal=True)),
+            web.post("/search", guard.needs("read", searches.search, personal=True)),
         ],
         registrations=[
             Registration(RetrainRequested, building.plan, building.fail_request),

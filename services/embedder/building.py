@@ -22,12 +22,12 @@ from services.embedder.generations import Batch
 from services.embedder.ingest import Reading
 from services.embedder.knowledge import Folder
 from services.embedder.learning.trial import Outcome as StudyOutcome
-from services.embedder.models import Embedder
 from services.embedder.outcomes import Request, at_once, completed, origin
 from services.embedder.study import Study
 from services.embedder.tables import Model
-from services.embedder.vectors import Vectors
 from shared.database import Connection, Database
+from shared.embedding.models import Embedder
+from shared.embedding.vectors import Vectors
 from shared.events import (
     EmbeddingRequested,
     Event,

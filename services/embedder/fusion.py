@@ -29,7 +29,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from services.embedder.vectors import Vectors
+from shared.embedding.vectors import Vectors
 
 __all__ = ["CANDIDATES", "PRIOR", "Floats", "Fused", "fuse", "mean_cosine"]
 

@@ -20,10 +20,10 @@ from services.embedder import dense, generations, tables
 from services.embedder.fusion import CANDIDATES, Floats, fuse, mean_cosine
 from services.embedder.learning.adapter import adapt
 from services.embedder.lexical import LexicalIndex, Match
-from services.embedder.models import Embedder, Vectors
 from services.embedder.shelf import Shelf, Volume
 from services.embedder.tables import Model
 from shared.database import Connection, Database
+from shared.embedding.models import Embedder, Vectors
 
 __all__ = ["Candidates", "Found", "Hit", "Question", "Searcher", "View"]
 

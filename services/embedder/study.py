@@ -23,11 +23,11 @@ from services.embedder.learning.gate import Decision, Paired
 from services.embedder.learning.library import Learned, Library
 from services.embedder.learning.measures import Floats
 from services.embedder.learning.trial import Outcome, learn
-from services.embedder.models import Embedder, Vectors
 from services.embedder.search import Candidates, Question, Searcher, View
 from services.embedder.shelf import Volume
 from services.embedder.tables import known_model
 from shared.database import Connection, Database
+from shared.embedding.models import Embedder, Vectors
 from shared.settings import SettingsError
 
 __all__ = ["GoldenSet", "Study", "read_golden_set"]

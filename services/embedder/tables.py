@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from asyncpg import Record
 
-from services.embedder.vectors import Vectors
 from shared.database import Connection
+from shared.embedding.vectors import Vectors
 
 __all__ = ["Model", "from_row", "known_model", "register_model", "store_vectors"]
 

@@ -7,7 +7,6 @@ import logging
 from aiohttp import web
 
 from services.trigger.app import Trigger
-from shared.http import require
 from shared.runtime import Kernel, Service
 
 __all__ = ["build"]
@@ -15,20 +14,19 @@ __all__ = ["build"]
 
 def build(kernel: Kernel) -> Service:
     """The trigger: HTTP in, `feedback.evaluate` out; it consumes nothing."""
-    token = kernel.settings.trigger_token
-    if token is None and kernel.settings.production:
+    if kernel.settings.trigger_token is None and kernel.settings.production:
         logging.getLogger(__name__).warning(
             "TRIGGER_TOKEN is not set: anyone who knows the URL can start a run"
         )
-    trigger = Trigger(kernel)
+    trigger, guard = Trigger(kernel), kernel.guard
     return Service(
         name="trigger",
         routes=[
             # No HEAD: a link checker must not start a run.
-            web.get("/run-feedback-loop", require(token, trigger.hit), allow_head=False),
-            web.post("/run-feedback-loop", require(token, trigger.hit)),
-            web.post("/events", require(token, trigger.take_event)),
-            web.get("/runs", trigger.list_runs),
-            web.get("/runs/{id}", trigger.show_run),
+            web.get("/run-feedback-loop", guard.needs("trigger", trigger.hit), allow_head=False),
+            web.post("/run-feedback-loop", guard.needs("trigger", trigger.hit)),
+            web.post("/events", guard.needs("trigger", trigger.take_event)),
+            web.get("/runs", guard.needs("read", trigger.list_runs)),
+            web.get("/runs/{id}", guard.needs("read", trigger.show_run)),
         ],
     )

@@ -32,9 +32,9 @@ IO = {
 
 PURE = [
     "services.analyzer.aftermath",
-    "services.analyzer.backtest",
+    "shared.backtest",
     "services.analyzer.causes",
-    "services.analyzer.policy",
+    "shared.policy",
     "services.embedder.chunking",
     "services.embedder.parsing",
     "services.notifier.messages",

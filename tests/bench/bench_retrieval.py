@@ -33,8 +33,8 @@ from rich.table import Table
 
 from services.embedder.fusion import CANDIDATES, fuse
 from services.embedder.lexical import LexicalIndex, Match
-from services.embedder.use_model import UseEmbedder
-from services.embedder.vectors import Vectors
+from shared.embedding.use_model import UseEmbedder
+from shared.embedding.vectors import Vectors
 
 DATA = Path(os.environ.get("BENCH_DATA") or Path(__file__).parents[3] / "shared" / "data")
 DEPTH = 10

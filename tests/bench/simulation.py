@@ -27,8 +27,8 @@ from services.embedder.fusion import CANDIDATES, fuse
 from services.embedder.learning.credit import Vote, normal
 from services.embedder.learning.library import Learned, Library
 from services.embedder.lexical import LexicalIndex
-from services.embedder.use_model import UseEmbedder
-from services.embedder.vectors import Vectors
+from shared.embedding.use_model import UseEmbedder
+from shared.embedding.vectors import Vectors
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 DAYS = 60

@@ -15,8 +15,8 @@ import aiohttp
 import numpy as np
 
 from services.embedder.build import build
-from services.embedder.vectors import Vectors, encodable, unit
 from shared.database import Database
+from shared.embedding.vectors import Vectors, encodable, unit
 from shared.envelope import Envelope
 from shared.events import (
     Event,

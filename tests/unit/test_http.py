@@ -13,8 +13,10 @@ from aiohttp.test_utils import TestClient, TestServer
 from pydantic import BaseModel, Field, SecretStr, field_validator
 
 from shared import http
+from shared.access import Guard
 from shared.bus import BusError
 from shared.database import DatabaseUnavailable
+from shared.settings import Settings
 
 Client = TestClient[web.Request, web.Application]
 
@@ -66,8 +68,8 @@ async def client() -> AsyncIterator[Client]:
             web.get("/raise/{what}", _raise),
             web.post("/echo", _echo),
             web.post("/model", _model),
-            web.get("/open", http.require(None, _hello)),
-            web.get("/guarded", http.require(SecretStr("s3cret"), _hello)),
+            web.get("/open", Guard(Settings()).needs("trigger", _hello)),
+            web.get("/guarded", Guard(Settings(trigger_token=SecretStr("s3cret"))).needs("trigger", _hello)),
         ]
     )
     async with TestClient(TestServer(app)) as client:

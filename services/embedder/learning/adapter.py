@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.embedder.learning.measures import Floats
-from services.embedder.vectors import Vectors, unit
+from shared.embedding.vectors import Vectors, unit
 
 __all__ = ["LEAST", "adapt", "choose", "fit"]
 

@@ -15,7 +15,7 @@ from services.embedder.learning.adapter import adapt
 from services.embedder.learning.credit import normal
 from services.embedder.learning.measures import Floats
 from services.embedder.learning.memory import Memory
-from services.embedder.vectors import Vectors
+from shared.embedding.vectors import Vectors
 
 __all__ = ["Learned", "Library"]
 

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from services.embedder.learning.credit import Example
 from services.embedder.terms import BITS, occurrences
-from services.embedder.vectors import Vectors
+from shared.embedding.vectors import Vectors
 
 __all__ = ["LIMIT", "QUESTIONS", "Bonuses", "Memory"]
 

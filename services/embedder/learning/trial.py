@@ -33,7 +33,7 @@ from services.embedder.learning.kinds import by_kind
 from services.embedder.learning.library import Ints, Learned, Library
 from services.embedder.learning.measures import Floats, by_rank, ndcg
 from services.embedder.learning.memory import Memory
-from services.embedder.vectors import Vectors
+from shared.embedding.vectors import Vectors
 
 __all__ = ["Outcome", "Recipe", "deal", "fit", "learn", "split"]
 

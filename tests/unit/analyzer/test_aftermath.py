@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from services.analyzer.aftermath import LONGEST, compare, rollback
-from services.analyzer.policy import Z95, Rules, Situation, decide, evidence
 from shared.events import Aftermath, Evidence
+from shared.policy import Z95, Rules, Situation, decide, evidence
 
 PROMOTED = datetime(2025, 10, 10, tzinfo=UTC)
 WEEK = timedelta(days=7)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from services.embedder.fusion import PRIOR, Fused, fuse, mean_cosine
-from services.embedder.vectors import unit
+from shared.embedding.vectors import unit
 
 COSINE = np.array([0.6, 0.3, -0.1, 0.6], np.float32)
 BM25 = np.array([0.0, 8.0, 10.0, 4.0], np.float32)

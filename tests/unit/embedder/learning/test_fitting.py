@@ -7,7 +7,7 @@ import pytest
 
 from services.embedder.learning import adapter, fusion_weight
 from services.embedder.learning.measures import Floats
-from services.embedder.vectors import Vectors, unit
+from shared.embedding.vectors import Vectors, unit
 
 RNG = np.random.default_rng(0)
 

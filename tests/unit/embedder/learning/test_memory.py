@@ -9,7 +9,7 @@ import pytest
 
 from services.embedder.learning.credit import Example
 from services.embedder.learning.memory import LIMIT, STRENGTH, SURE_VECTOR, TAU_VECTOR, Memory
-from services.embedder.vectors import Vectors, unit
+from shared.embedding.vectors import Vectors, unit
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

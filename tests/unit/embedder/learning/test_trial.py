@@ -12,7 +12,7 @@ import pytest
 from services.embedder.learning.credit import Vote, examples
 from services.embedder.learning.library import Learned, Library
 from services.embedder.learning.trial import Recipe, deal, fit, learn, split
-from services.embedder.vectors import unit
+from shared.embedding.vectors import unit
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 QUESTIONS, CHUNKS, SHOWN = 250, 120, 5

@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 from pydantic import SecretStr
 
-from services.embedder.models import OpenAIEmbedder, UseEmbedder, make_embedder
+from shared.embedding.models import OpenAIEmbedder, UseEmbedder, make_embedder
 from shared.failures import Reject, Unavailable
 from shared.settings import Settings, SettingsError
 

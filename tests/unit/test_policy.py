@@ -12,7 +12,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from services.analyzer.policy import (
+from shared.events import Evidence
+from shared.policy import (
     REASONS,
     WINDOWS,
     Z95,
@@ -25,7 +26,6 @@ from services.analyzer.policy import (
     evidence,
     wilson,
 )
-from shared.events import Evidence
 
 AS_OF = datetime(2025, 10, 17, 0, 0, tzinfo=UTC)
 WILSON = Rules(policy="wilson", threshold=0.3, min_votes=20, cooldown=timedelta(days=7))

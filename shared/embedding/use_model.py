@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from services.embedder.vectors import SAMPLE, Vectors, encodable, unit
+from shared.embedding.vectors import SAMPLE, Vectors, encodable, unit
 from shared.failures import Reject
 
 __all__ = ["UseEmbedder"]

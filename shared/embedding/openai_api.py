@@ -19,7 +19,7 @@ import aiohttp
 import numpy as np
 import yarl
 
-from services.embedder.vectors import SAMPLE, Vectors, encodable, unit
+from shared.embedding.vectors import SAMPLE, Vectors, encodable, unit
 from shared.failures import Reject, Unavailable
 from shared.settings import SettingsError
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from typing import TypeAlias
 
-from services.analyzer.policy import WINDOWS, Z95, Z_DECISION, Rules, Situation, decide, evidence
 from shared.events import Evidence, Verdict
+from shared.policy import WINDOWS, Z95, Z_DECISION, Rules, Situation, decide, evidence
 
 __all__ = ["Count", "Day", "Summary", "replay", "summarize"]
 

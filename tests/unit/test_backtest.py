@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.analyzer.backtest import Count, Day, Summary, replay, summarize
-from services.analyzer.policy import Z_DECISION, Rules, wilson
+from shared.backtest import Count, Day, Summary, replay, summarize
+from shared.policy import Z_DECISION, Rules, wilson
 
 START = date(2025, 1, 1)
 RULES = Rules(policy="wilson", threshold=0.3, min_votes=20, cooldown=timedelta(days=7))

@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from services.embedder.openai_api import OpenAIEmbedder
-from services.embedder.use_model import UseEmbedder
-from services.embedder.vectors import Vectors
+from shared.embedding.openai_api import OpenAIEmbedder
+from shared.embedding.use_model import UseEmbedder
+from shared.embedding.vectors import Vectors
 from shared.settings import Settings
 
 __all__ = ["Embedder", "OpenAIEmbedder", "UseEmbedder", "Vectors", "make_embedder"]

@@ -1,0 +1,1 @@
+"""Text in, unit vectors out: what the embedder builds and searches with, and the analyzer groups by."""
