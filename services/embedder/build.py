@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from services.embedder import building, rollback
-from services.embedder.documents_api import DocumentsApi
+from services.embedder.documents_api import LARGEST_BODY, DocumentsApi
 from services.embedder.search import Searcher
 from services.embedder.search_api import SearchApi
 from services.embedder.study import Study, read_golden_set
@@ -31,7 +31,8 @@ def build(kernel: Kernel, embedder: Embedder | None = None) -> Service:
     """
     settings = kernel.settings
     embedder = embedder or kernel.embedder()
-    searcher = Searcher(kernel.database, embedder)
+    # One connection is left to the other services of the process.
+    searcher = Searcher(kernel.database, embedder, at_once=settings.database_pool_size - 1)
     study = Study(kernel.database, embedder, searcher, read_golden_set(settings.golden_set))
     documents, searches = DocumentsApi(kernel), SearchApi(kernel, searcher)
     guard = kernel.guard
@@ -39,7 +40,7 @@ def build(kernel: Kernel, embedder: Embedder | None = None) -> Service:
         name="embedder",
         routes=[
             web.get("/documents", guard.needs("admin", documents.list_documents)),
-            web.post("/documents", guard.needs("admin", documents.post_documents)),
+            web.post("/documents", guard.needs("admin", documents.post_documents, body=LARGEST_BODY)),
             web.delete("/documents", guard.needs("admin", documents.delete_document)),
             web.get("/search", guard.needs("read", searches.search, personal=True)),
             web.post("/search", guard.needs("read", searches.search, personal=True)),

@@ -203,6 +203,7 @@ async def judge(event: GenerationBuilt, work: UnitOfWork, deps: Deps) -> list[Ev
         return []
     study = await deps.study.of(built)
     golden = await deps.study.golden_change(built, study.learned if study else None)
+    await deps.study.searcher.prepare(built["app"], built["id"])
 
     connection = await work.begin()
     await store.lock(connection)

@@ -10,17 +10,32 @@ __all__ = ["cosines", "nearest", "vectors"]
 _CANDIDATES = 100
 """How many the index weighs at once, at least (`hnsw.ef_search`): more find better, and slower."""
 
+_EVEN = 5
+"""By index, the `n` nearest cost about `n · stored / chunks` looks at a vector and whether it belongs to
+the generation; comparing all costs `chunks` looks, each of a fifth."""
+
 
 async def nearest(
-    connection: Connection, model: Model, generation: int, vector: list[float], n: int
+    connection: Connection, model: Model, generation: int, chunks: int, vector: list[float], n: int
 ) -> dict[str, float]:
-    """Content hash and cosine of the `n` chunks nearest to `vector`.
+    """Content hash and cosine of the `n` chunks nearest to `vector`, in a generation of `chunks`.
 
-    In a large table they are as good as the index finds them; where it yields fewer than `n`, every
-    vector of the generation is compared.
+    Of a large generation they are as good as the index finds them; of a small one, and where the index
+    yields fewer than `n`, every vector is compared.
     """
-    found = await _by_index(connection, model, generation, vector, n)
-    return found if len(found) == n else await _by_comparing_all(connection, model, generation, vector, n)
+    # Membership is a filter on what the index yields: it must go on until enough pass.
+    stored = await connection.fetchval(
+        "select reltuples from pg_class where oid = $1::text::regclass"
+        " and set_config('hnsw.iterative_scan', 'strict_order', true) <> ''"
+        " and set_config('hnsw.ef_search', $2, true) <> ''",
+        model.table,
+        str(max(_CANDIDATES, 2 * n)),
+    )
+    if chunks * chunks > _EVEN * n * max(stored, chunks):
+        found = await _by_index(connection, model, generation, vector, n)
+        if len(found) == n:
+            return found
+    return await _by_comparing_all(connection, model, generation, vector, n)
 
 
 async def cosines(
@@ -49,24 +64,21 @@ async def vectors(connection: Connection, model: Model, hashes: list[str]) -> di
 async def _by_index(
     connection: Connection, model: Model, generation: int, vector: list[float], n: int
 ) -> dict[str, float]:
-    # Membership is a filter on what the index yields: it must go on until enough pass.
-    await connection.execute(
-        "select set_config('hnsw.iterative_scan', 'strict_order', true),"
-        " set_config('hnsw.ef_search', $1, true)",
-        str(max(_CANDIDATES, 2 * n)),
-    )
     distance = f"v.embedding <=> $2::real[]::{model.type}"
     rows = await connection.fetch(
-        f"select v.chunk_hash, 1 - ({distance}) as cosine from {model.table} v"
-        " where exists (select from feedback_loop.generation_chunk m"
+        # One expression, in one place: a small table is sorted, and would compute each of two for all rows.
+        f"select v.chunk_hash, {distance} as distance from {model.table} v"
+        # Neither a join nor an index by generation, which a planner would begin with: of a generation
+        # just promoted it has no statistics, and takes it for a row or two.
+        " where (select true from feedback_loop.generation_chunk m"
         "   join feedback_loop.document d on d.id = m.document"
-        "   where m.chunk_hash = v.chunk_hash and m.generation = $1)"
-        f" order by {distance} limit $3",
+        "   where m.chunk_hash = v.chunk_hash and m.generation + 0 = $1 limit 1)"
+        " order by distance limit $3",
         generation,
         vector,
         n,
     )
-    return {row["chunk_hash"]: row["cosine"] for row in rows}
+    return {row["chunk_hash"]: 1 - row["distance"] for row in rows}
 
 
 async def _by_comparing_all(

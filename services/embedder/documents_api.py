@@ -82,7 +82,7 @@ class DocumentsApi:
     async def post_documents(self, request: web.Request) -> web.Response:
         """`POST /documents`: one or several; all are taken or none. A generation is built behind it."""
         self._kernel.require_ready()
-        given = _documents(await http.read_json(request, LARGEST_BODY))
+        given = _documents(await http.read_json(request))
         read = await asyncio.to_thread(_read_all, given)
         async with self._kernel.database.transaction() as connection:
             await store.lock(connection)

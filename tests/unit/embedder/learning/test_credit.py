@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.embedder.learning.credit import BLAME, HALF_LIFE, Example, Vote, caps, examples, normal, share
+from services.embedder.learning.credit import (
+    ANSWER,
+    BLAME,
+    HALF_LIFE,
+    Example,
+    Vote,
+    caps,
+    examples,
+    normal,
+    share,
+)
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -37,14 +47,14 @@ class TestWhatAVoteSays:
 
     def test_a_like_on_an_answer_is_shared_by_rank(self) -> None:
         found = credit(vote(), others=crowd(400)).targets
-        assert found == pytest.approx({"a": 1 / 2, "b": 1 / 4, "c": 1 / 6})
+        assert found == pytest.approx({"a": ANSWER / 2, "b": ANSWER / 4, "c": ANSWER / 6})
 
     def test_what_the_answer_cites_goes_before_what_was_shown(self) -> None:
-        assert credit(vote(cited=["c"])).targets == {"c": 0.5}
+        assert credit(vote(cited=["c"])).targets == {"c": ANSWER / 2}
 
     @pytest.mark.parametrize("reason", ["irrelevant", "source"])
     def test_a_dislike_counts_where_its_reason_points_at_retrieval(self, reason: str) -> None:
-        assert credit(vote(value=0, reason=reason)).targets["a"] == pytest.approx(-BLAME / 2)
+        assert credit(vote(value=0, reason=reason)).targets["a"] == pytest.approx(-ANSWER * BLAME / 2)
 
     @pytest.mark.parametrize("reason", [None, "wrong", "outdated", "incomplete", "tone", "slow", "other"])
     def test_a_dislike_of_the_answer_says_nothing_of_chunks(self, reason: str | None) -> None:
@@ -56,7 +66,7 @@ class TestWhatAVoteSays:
 
     def test_direct_is_what_rests_on_citations(self) -> None:
         found = credit(vote(citations={"a": 1}), vote(user="bob", shown=["b"]))
-        assert found.direct == {"a": 0.5} and found.targets == {"a": 0.5, "b": 0.5}
+        assert found.direct == {"a": 0.5} and found.targets == {"a": 0.5, "b": ANSWER / 2}
 
 
 class TestWhoCounts:
@@ -67,6 +77,9 @@ class TestWhoCounts:
     def test_a_pair_counts_fully_from_two_users(self) -> None:
         both = credit(vote(citations={"a": 1}), vote(user="bob", citations={"a": 1}))
         assert both.targets["a"] == pytest.approx(1) and both.users == ("ann", "bob")
+
+    def test_however_many_agree_on_answers_a_target_is_1_at_most(self) -> None:
+        assert credit(vote(), vote(user="bob"), others=crowd(400)).targets["a"] == 1
 
     def test_users_who_disagree_cancel_each_other(self) -> None:
         both = credit(vote(citations={"a": 1}), vote(user="bob", citations={"a": 0}))
@@ -93,6 +106,12 @@ class TestWhoCounts:
         found = examples([*votes, *crowd(100)], NOW, owners)
         of = {example.question: example for example in found}
         assert of["q1"].targets["d1"] < 0.05 and of["other 1"].targets["x1"] == 0.5
+
+    def test_one_of_many_chunks_holds_half_of_what_a_document_may(self) -> None:
+        votes = [vote(f"q{i}", f"user {i}", citations={"a": 1}) for i in range(400)]
+        found = examples([*votes, *crowd(100)], NOW)
+        held = sum(example.targets.get("a", 0.0) for example in found)
+        assert held <= 0.0501 * sum(sum(example.targets.values()) for example in found)
 
     def test_a_brigade_of_one_holds_its_share_at_most(self) -> None:
         votes = [vote(f"q{i}", citations={f"d{i}": 1}, shown=[f"d{i}"]) for i in range(900)]

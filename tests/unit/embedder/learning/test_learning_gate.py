@@ -8,11 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from services.embedder.learning.gate import DEALS, LEAST, Evidence, Paired, judge
+from services.embedder.learning.gate import LEAST, Evidence, Paired, judge
+from services.embedder.learning.thumbs import Thumbs
 
 N = 300
 RNG = np.random.default_rng(0)
 BEFORE = RNG.uniform(0.5, 0.9, N)
+AGREEMENT = RNG.uniform(0, 1, N)
+LIKED = AGREEMENT > 0.5
 USERS = [f"user {i % 60}" for i in range(N)]
 DOCUMENTS = [f"document {i % 50}" for i in range(N)]
 
@@ -22,9 +25,12 @@ def paired(gain: float, n: int = N) -> Paired:
     return Paired(BEFORE[:n], after, np.ones(n), USERS[:n], DOCUMENTS[:n])
 
 
+def thumbs(liked: np.ndarray = LIKED) -> Thumbs:
+    return Thumbs(AGREEMENT, liked, np.zeros(N, bool), np.ones(N))
+
+
 def evidence(gain: float = 0.05, n: int = N) -> Evidence:
-    shuffled = BEFORE[:n] + RNG.normal(0, 0.02, (DEALS, n))
-    return Evidence(paired(gain, n), np.full(n, 0.9), shuffled, paired(0.0), paired(0.0))
+    return Evidence(paired(gain, n), np.full(n, 0.9), thumbs(), paired(0.0), paired(0.0))
 
 
 def failed(given: Evidence) -> set[str]:
@@ -57,7 +63,7 @@ def test_a_gain_that_one_alone_makes_is_not_promoted(field: str, name: str) -> N
     gain = np.where(np.arange(N) < 60, 0.3, 0.0)
     labels = ["the one" if i < 60 else f"other {i}" for i in range(N)]
     held = replace(Paired(before, before + gain), **{field: labels})  # type: ignore[arg-type]
-    given = Evidence(held, np.ones(N), np.tile(before, (DEALS, 1)))
+    given = Evidence(held, np.ones(N), thumbs())
     assert failed(given) == {name}
 
 
@@ -82,13 +88,22 @@ def test_results_that_change_too_much_are_not_promoted() -> None:
     assert failed(replace(evidence(), overlap=np.full(N, 0.6))) == {"overlap"}
 
 
-def test_what_shuffled_votes_do_as_well_is_not_promoted() -> None:
-    given = evidence()
-    assert failed(replace(given, shuffled=np.tile(given.held_out.after, (DEALS, 1)))) == {"shuffled"}
+def test_what_random_thumbs_fit_as_well_is_not_promoted() -> None:
+    random = thumbs(np.random.default_rng(1).permutation(LIKED))
+    assert failed(replace(evidence(), thumbs=random)) == {"shuffled"}
 
 
-def test_without_deals_nothing_is_promoted() -> None:
-    assert failed(replace(evidence(), shuffled=np.zeros((0, N)))) == {"shuffled"}
+@pytest.mark.parametrize("liked", [True, False])
+def test_thumbs_that_all_say_the_same_tell_nothing(liked: bool) -> None:
+    assert failed(replace(evidence(), thumbs=thumbs(np.full(N, liked)))) == {"shuffled"}
+
+
+def test_only_what_may_be_spoilt_calls_for_a_weaker_change() -> None:
+    spoils, useless = replace(evidence(), golden=paired(-0.02)), evidence(0.0)
+    assert judge(spoils).harms_only
+    assert not any(
+        judge(each).harms_only for each in (evidence(), useless, replace(spoils, thumbs=thumbs(~LIKED)))
+    )
 
 
 def test_every_figure_goes_into_json() -> None:

@@ -32,6 +32,10 @@ class TestBonus:
         expected = {"a": 0.5 * STRENGTH, "b": -0.1 * STRENGTH}
         assert memory.bonus(apart(1)[0], "환불 규정") == pytest.approx(expected)
 
+    def test_a_weaker_memory_gives_less(self) -> None:
+        memory = Memory.fit([example("환불 규정", a=0.5)], apart(1), 0.5)
+        assert memory.bonus(apart(1)[0], "환불 규정") == pytest.approx({"a": 0.25 * STRENGTH})
+
     def test_a_far_question_gets_nothing(self) -> None:
         memory = Memory.fit([example("환불 규정", a=0.5)], apart(2)[:1])
         assert memory.bonus(apart(2)[1], "점심 메뉴") == {}

@@ -11,7 +11,7 @@ import pytest
 
 from services.embedder.learning.credit import Vote, examples
 from services.embedder.learning.library import Learned, Library
-from services.embedder.learning.trial import Recipe, deal, fit, learn, split
+from services.embedder.learning.trial import STRENGTHS, Recipe, deal, fit, learn, split
 from shared.embedding.vectors import unit
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -20,27 +20,28 @@ START = NOW - timedelta(days=30)
 
 
 class World:
-    """Questions that search answers badly: the right chunk stands anywhere among the first five. Each is
-    asked three times, in words that differ by one."""
+    """Questions that search answers badly: the right chunk stands anywhere among the first five, or, where
+    that is `missed`, behind them. Each is asked `forms` times, in words that differ by one."""
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, forms: int = 3, missed: float = 0.0) -> None:
         rng = np.random.default_rng(seed)
         base, nothing = unit(rng.normal(size=(QUESTIONS, 32))), np.zeros((CHUNKS, 32))
         self.right = rng.integers(0, CHUNKS, QUESTIONS)
-        self.texts = [f"q{i} about{i} topic{i} way{k}" for k in range(3) for i in range(QUESTIONS)]
-        alike = unit(np.tile(base, (3, 1)) + 0.02 * rng.normal(size=(3 * QUESTIONS, 32)))
+        self.texts = [f"q{i} about{i} topic{i} way{k}" for k in range(forms) for i in range(QUESTIONS)]
+        alike = unit(np.tile(base, (forms, 1)) + 0.02 * rng.normal(size=(forms * QUESTIONS, 32)))
         # Orthogonal to all questions: only words find anything.
         vectors = np.hstack([alike, np.zeros_like(alike)])
         chunk_vectors = unit(np.hstack([nothing, rng.normal(size=nothing.shape)]))
         chunks = [f"chunk{c:03}" for c in range(CHUNKS)]
-        candidates = np.array([self._few(rng, i % QUESTIONS) for i in range(3 * QUESTIONS)])
+        candidates = np.array([self._few(rng, i % QUESTIONS, missed) for i in range(forms * QUESTIONS)])
         scores = -np.sort(-rng.uniform(0, 0.3, candidates.shape), axis=1).astype(np.float32)
         documents = {chunk: f"document{c % 60}" for c, chunk in enumerate(chunks)}
         self.library = Library(self.texts, vectors, chunks, chunk_vectors, candidates, scores, documents)
 
-    def _few(self, rng: np.random.Generator, question: int) -> list[int]:
+    def _few(self, rng: np.random.Generator, question: int, missed: float) -> list[int]:
         others = [c for c in rng.permutation(CHUNKS)[:20] if c != self.right[question]][:19]
-        return [*others[: (at := int(rng.integers(0, SHOWN)))], int(self.right[question]), *others[at:]]
+        at = SHOWN + 1 if missed and rng.random() < missed else int(rng.integers(0, SHOWN))
+        return [*others[:at], int(self.right[question]), *others[at:]]
 
     def votes(self) -> list[Vote]:
         cast = []
@@ -57,6 +58,15 @@ class World:
 @pytest.fixture(scope="module")
 def world() -> World:
     return World()
+
+
+@pytest.fixture(scope="module")
+def misses() -> World:
+    return World(forms=5, missed=0.25)
+
+
+def on_answers(world: World) -> list[Vote]:
+    return [replace(v, value=max(v.citations.values()), citations={}) for v in world.votes()]
 
 
 def test_honest_votes_are_promoted_and_help_those_who_ask_again(world: World) -> None:
@@ -105,17 +115,41 @@ def test_without_votes_nothing_is_learned_and_it_says_why(world: World) -> None:
     assert outcome.learned is None and outcome.decision.reasons
 
 
+class TestVotesOnAnswers:
+    """Liked is an answer with the right chunk among what was shown; one in four has not."""
+
+    def test_honest_ones_are_promoted(self, misses: World) -> None:
+        assert learn(on_answers(misses), misses.library, NOW).decision.reasons == []
+
+    def test_the_same_thumbs_dealt_out_at_random_are_not(self, misses: World) -> None:
+        decision = learn(shuffled(on_answers(misses)), misses.library, NOW).decision
+        assert "shuffled" in {reason.split(":")[0] for reason in decision.reasons}
+
+    def test_the_opposite_thumbs_are_not(self, misses: World) -> None:
+        cast = [replace(vote, value=1 - (vote.value or 0)) for vote in on_answers(misses)]
+        assert not learn(cast, misses.library, NOW).decision.promote
+
+
 def test_likes_of_answers_alone_are_not_evidence(world: World) -> None:
     cast = [replace(vote, value=1, citations={}) for vote in world.votes()]
     assert not learn(cast, world.library, NOW).decision.promote
 
 
-def test_a_golden_question_that_gets_worse_stops_it(world: World) -> None:
-    wrong = {
+def wrong(world: World) -> dict[str, dict[str, float]]:
+    """A golden set that calls right what users disliked."""
+    return {
         text: {next(c for c, thumb in vote.citations.items() if not thumb): 1.0}
         for text, vote in zip(world.texts, world.votes(), strict=True)
     }
-    decision = learn(world.votes(), world.library, NOW, golden=wrong).decision
+
+
+def test_a_weaker_memory_is_tried_where_only_what_might_get_worse_speaks_against_it(world: World) -> None:
+    tried = [learn(world.votes(), world.library, NOW, golden=each) for each in (None, wrong(world))]
+    assert [outcome.recipe.strength for outcome in tried] == [STRENGTHS[0], STRENGTHS[-1]]
+
+
+def test_a_golden_question_that_gets_worse_stops_it(world: World) -> None:
+    decision = learn(world.votes(), world.library, NOW, golden=wrong(world)).decision
     assert [reason.split(":")[0] for reason in decision.reasons] == ["golden"]
 
 
