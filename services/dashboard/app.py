@@ -1,4 +1,4 @@
-"""The dashboard's HTTP routes.
+"""The dashboard's HTTP routes for the page, its files, the runs and the live stream.
 
 The page and its files depend on nothing: they are served also while the process still connects, and
 say so themselves. What they show comes as JSON, 503 until there is a database to read. All text in
@@ -13,8 +13,10 @@ from aiohttp import web
 
 from services.dashboard import facts, sse
 from services.dashboard.assets import Asset, language_of, load_assets, load_pages
+from services.dashboard.replies import NEVER_KEPT, SECURITY, told
 from services.dashboard.stream import RUNS, Feed, Page
 from shared import http
+from shared.picture import Bundle, PictureError
 from shared.runtime import Kernel
 
 __all__ = ["Dashboard"]
@@ -23,15 +25,6 @@ WRITE = 20.0
 """Seconds a page may take to read one message."""
 MOST_RUNS = 100
 
-SECURITY = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:;"
-        " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
-NEVER_KEPT = {**SECURITY, "Cache-Control": "no-store"}
 STREAMED = {
     **NEVER_KEPT,
     "Content-Type": "text/event-stream; charset=utf-8",
@@ -45,6 +38,8 @@ class Dashboard:
         self._feed = feed
         self._assets = load_assets()
         self._pages = load_pages(kernel.settings)
+        self._bundle = Bundle(kernel.settings.data_dir)
+        self._vega: Asset | None = None
 
     async def page(self, request: web.Request) -> web.Response:
         """`GET /` and `/dashboard`: the page, in the reader's language."""
@@ -64,17 +59,25 @@ class Dashboard:
             raise http.BadRequest("path", "there is no such file", status=404)
         return _served(request, asset)
 
+    async def vega(self, request: web.Request) -> web.Response:
+        """`GET /static/vega.js`: what draws the charts; made when it is first asked for."""
+        if self._vega is None:
+            try:
+                self._vega = Asset.of("vega.js", await self._bundle.script())
+            except PictureError as error:
+                return http.unavailable(f"charts cannot be drawn: {error}")
+        return _served(request, self._vega)
+
     async def runs(self, request: web.Request) -> web.Response:
         """`GET /dashboard/runs?limit=`: the latest runs with their steps and builds."""
         limit = request.query.get("limit", str(RUNS))
         if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:4]) <= MOST_RUNS):
             raise http.BadRequest("limit", f"must be a number from 1 to {MOST_RUNS}", status=422)
-        if not self._kernel.ready.is_set():
-            return _not_now(self._kernel.waiting_for)
+        self._kernel.require_ready()
         async with self._kernel.database.transaction("repeatable_read") as connection:
             seen = await facts.horizon(connection)
             found = await facts.snapshot(connection, seen, int(limit))
-        return web.json_response(found, headers=NEVER_KEPT)
+        return told(found)
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
         """`GET /dashboard/stream`: what happens, as server-sent events.
@@ -82,12 +85,11 @@ class Dashboard:
         It goes on from `Last-Event-ID` (or `?last_event_id=`) where that is known, else it begins
         with a snapshot.
         """
-        if not self._kernel.ready.is_set():
-            return _not_now(self._kernel.waiting_for)
+        self._kernel.require_ready()
         given = request.headers.get("Last-Event-ID") or request.query.get("last_event_id", "")
         page = Page(sse.parse_cursor(given), request.transport)
         if not self._feed.join(page):
-            return _not_now("too many pages are open")
+            return http.unavailable("too many pages are open")
         response = web.StreamResponse(headers=STREAMED)
         try:
             await response.prepare(request)
@@ -112,10 +114,4 @@ def _served(request: web.Request, asset: Asset) -> web.Response:
             body=asset.body, content_type=asset.content_type, charset="utf-8", headers=headers
         )
     response.etag = asset.etag
-    return response
-
-
-def _not_now(reason: str) -> web.Response:
-    response = http.unavailable(reason)
-    response.headers.update(NEVER_KEPT)
     return response

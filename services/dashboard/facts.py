@@ -21,7 +21,18 @@ from asyncpg import Record
 from shared.database import Connection
 from shared.requester import printable
 
-__all__ = ["MOST_STEPS", "Horizon", "Row", "builds", "horizon", "runs", "settled", "snapshot", "steps_since"]
+__all__ = [
+    "MOST_STEPS",
+    "Horizon",
+    "Row",
+    "builds",
+    "horizon",
+    "runs",
+    "settled",
+    "snapshot",
+    "steps_since",
+    "votes_changed",
+]
 
 Row = dict[str, Any]
 """A row as JSON has it: times in ISO 8601, ids as text, text bounded and on one line."""
@@ -44,20 +55,33 @@ class Horizon:
     Attributes:
         cursor: what is yet to become visible has a transaction id not below it.
         end: the first transaction id not yet given out; a cursor beyond it is another database's.
+        snapshot: the same in full, as PostgreSQL writes it.
     """
 
     cursor: int
     end: int
     now: datetime
+    snapshot: str
 
 
 async def horizon(connection: Connection) -> Horizon:
     row = await connection.fetchrow(
         "select pg_snapshot_xmin(seen)::text::bigint as cursor, pg_snapshot_xmax(seen)::text::bigint as end,"
-        " now() as now from pg_current_snapshot() as seen"
+        " now() as now, seen::text as snapshot from pg_current_snapshot() as seen"
     )
     assert row is not None
-    return Horizon(row["cursor"], row["end"], row["now"])
+    return Horizon(**row)
+
+
+async def votes_changed(connection: Connection, before: Horizon) -> bool:
+    """Whether votes or conversations were written, changed or deleted that `before` did not see."""
+    changed: bool = await connection.fetchval(
+        "select exists (select from feedback_loop.dashboard_change"
+        " where xid >= pg_snapshot_xmin($1::text::pg_snapshot)"
+        " and not pg_visible_in_snapshot(xid, $1::text::pg_snapshot))",
+        before.snapshot,
+    )
+    return changed
 
 
 async def steps_since(

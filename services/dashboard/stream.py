@@ -1,9 +1,11 @@
 """The live stream: one reader of Postgres for all open pages of this process.
 
 What is guaranteed: the reader runs while a page is open and not otherwise; every page sees every
-step, across a broken connection too (it resumes at the cursor it last saw); a page that reads too
+step, across a broken connection too (it resumes at the cursor it last saw); after every change to votes
+or conversations, `votes` follows, or a `hello`, at which a page reads them anyway; a page that reads too
 slowly is cut off rather than buffered for. What is not: that a page sees each step once. Steps have
-ids, and pages tell them apart by those.
+ids, and pages tell them apart by those. `votes` may come where nothing that the page shows has changed,
+and does not come for a transaction that was open for more than a day.
 """
 
 from __future__ import annotations
@@ -85,12 +87,13 @@ class _Known:
     """What the pages have been told.
 
     Attributes:
+        horizon: how far the last reading saw.
         seen: ids of the steps told already that the next reading finds again.
         pending: runs that may change without a step (their event published, a hit joined).
         running: builds under way.
     """
 
-    cursor: int
+    horizon: Horizon
     seen: frozenset[str]
     pending: dict[str, Row]
     running: dict[int, Row]
@@ -203,7 +206,7 @@ class Feed:
         steps = None
         if known is not None:
             most = facts.MOST_STEPS + len(known.seen)
-            steps = await facts.steps_since(connection, known.cursor, seen, most)
+            steps = await facts.steps_since(connection, known.horizon.cursor, seen, most)
         if known is None or steps is None:
             whole = await facts.snapshot(connection, seen, RUNS)
             return _known_from(whole, seen), [_whole(whole, seen)]
@@ -213,7 +216,9 @@ class Feed:
         builds = await facts.builds(connection, known.running)
         changed = [run for run in runs if run["id"] in touched or known.pending.get(run["id"]) != run]
         moved = [build for build in builds if known.running.get(build["generation"]) != build]
-        news = sse.tell(changed, moved, new, known.cursor, seen.cursor)
+        news = sse.tell(changed, moved, new, known.horizon.cursor, seen.cursor)
+        if await facts.votes_changed(connection, known.horizon):
+            news.append(Message("votes", {"at": seen.now.isoformat()}))
         return _known_after(runs, builds, steps, seen), news
 
     def _tell(self, news: bytes, greetings: Mapping[int | None, bytes]) -> None:
@@ -229,7 +234,7 @@ class Feed:
 
     def _beat(self) -> None:
         """A sign of life, also for proxies; its cursor keeps a quiet page's resume short."""
-        cursor = self._known.cursor if self._known else None
+        cursor = self._known.horizon.cursor if self._known else None
         for page in list(self._pages):
             # A page that has not been greeted yet has its own cursor, which must not be passed over.
             beat = sse.text([Message("beat", {}, cursor if page.greeted else None)])
@@ -270,7 +275,7 @@ def _known_from(snapshot: dict[str, Any], seen: Horizon) -> _Known:
 
 def _known_after(runs: list[Row], builds: list[Row], steps: list[Row], seen: Horizon) -> _Known:
     return _Known(
-        seen.cursor,
+        seen,
         frozenset(step["id"] for step in steps if step["xid"] >= seen.cursor),
         {run["id"]: run for run in runs if not facts.settled(run)},
         {build["generation"]: build for build in builds if build["running"]},

@@ -1,15 +1,13 @@
-"""The dashboard through HTTP: the page, its JSON and its live stream, on a real PostgreSQL."""
+"""The dashboard's runs and its live stream, through HTTP on a real PostgreSQL."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,6 +15,7 @@ import aiohttp
 import asyncpg
 import pytest
 
+from services.collector.build import build as collector
 from services.dashboard.build import build
 from services.dashboard.stream import BACKLOG, Feed, Page
 from services.trigger.build import build as trigger
@@ -26,218 +25,25 @@ from shared.router import Registration
 from shared.runtime import Kernel, Runtime, Service
 from shared.settings import Settings
 from shared.work import UnitOfWork
-
-SOON = 5.0
-"""Seconds after which what should happen has not happened."""
-
-Start = Callable[..., Any]
-
-
-def dashboard_with(**given: Any) -> Callable[[Kernel], Service]:
-    """The dashboard with a feed of its own measure."""
-    return lambda kernel: build(kernel, Feed(kernel.database, **given))
+from tests.support.dashboard import (
+    SOON,
+    Start,
+    Stream,
+    add_generation,
+    add_run,
+    cast,
+    dashboard_with,
+    eventually,
+    opened,
+    read,
+    url,
+)
 
 
 @pytest.fixture
 async def http() -> AsyncIterator[aiohttp.ClientSession]:
     async with aiohttp.ClientSession() as session:
         yield session
-
-
-@dataclass(frozen=True)
-class Heard:
-    event: str
-    data: Any
-    id: str | None
-
-
-class Stream:
-    """One open page, as a browser reads it."""
-
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self.response = response
-        self.heard: list[Heard] = []
-        self.raw = ""
-
-    @property
-    def last_id(self) -> str:
-        return next((each.id for each in reversed(self.heard) if each.id), "")
-
-    def steps(self) -> list[str]:
-        return [each.data["id"] for each in self.heard if each.event == "step"]
-
-    def told(self, run: str) -> list[Any]:
-        return [each.data for each in self.heard if each.event == "step" and each.data["run"] == run]
-
-    async def next(self) -> Heard:
-        """The next event; comments and `retry` are passed over."""
-        fields: dict[str, str] = {}
-        while True:
-            line = (await self.response.content.readline()).decode()
-            if not line:
-                raise EOFError
-            self.raw += line
-            name, _, value = line.rstrip("\n").partition(": ")
-            if name:
-                fields[name] = value
-            elif "event" in fields:
-                found = Heard(fields["event"], json.loads(fields["data"]), fields.get("id"))
-                self.heard.append(found)
-                return found
-            else:
-                fields = {}
-
-    async def until(self, event: str, fits: Callable[[Any], bool] = lambda data: True) -> Heard:
-        async with asyncio.timeout(SOON):
-            while True:
-                found = await self.next()
-                if found.event == event and fits(found.data):
-                    return found
-
-    async def past(self, connection: Connection) -> None:
-        """Read on until the cursor is beyond every transaction so far."""
-        now = await connection.fetchval("select pg_snapshot_xmax(pg_current_snapshot())::text::bigint")
-        async with asyncio.timeout(SOON):
-            while int(self.last_id or 0) < now:
-                await self.next()
-
-
-@asynccontextmanager
-async def opened(http: aiohttp.ClientSession, runtime: Runtime, cursor: str = "") -> AsyncIterator[Stream]:
-    headers = {"Last-Event-ID": cursor} if cursor else {}
-    async with http.get(url(runtime, "/dashboard/stream"), headers=headers) as response:
-        assert response.status == 200
-        yield Stream(response)
-
-
-def url(runtime: Runtime, path: str) -> str:
-    return f"http://127.0.0.1:{runtime.port}{path}"
-
-
-async def add_run(connection: Connection, by: str = "curl") -> str:
-    """A run and its event, as the trigger writes them. Returns the id of its step."""
-    id = uuid.uuid4()
-    await connection.execute(
-        "insert into feedback_loop.run (id, app, as_of, requested_by) values ($1, 'default', now(), $2)",
-        id,
-        by,
-    )
-    await connection.execute(
-        "insert into feedback_loop.outbox (event_id, type, producer, correlation, envelope, published_at)"
-        " values ($1, 'feedback.evaluate', 'trigger', $1, '{}', now())",
-        id,
-    )
-    return f"emitted:{id}"
-
-
-async def eventually(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(SOON):
-        while not true():
-            await asyncio.sleep(0.01)
-
-
-# --- the page -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("path", ["/", "/dashboard"])
-async def test_page_is_locked_to_its_own_origin(start: Start, http: aiohttp.ClientSession, path: str) -> None:
-    runtime = await start([build])
-    async with http.get(url(runtime, path)) as response:
-        assert response.content_type == "text/html"
-        assert response.headers["Content-Security-Policy"] == (
-            "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self';"
-            " img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-        )
-        assert response.headers["X-Content-Type-Options"] == "nosniff"
-        assert response.headers["Referrer-Policy"] == "no-referrer"
-
-
-@pytest.mark.parametrize(
-    ("query", "accepted", "default", "language"),
-    [
-        ("", "", "ko", "ko"),
-        ("", "", "en", "en"),
-        ("", "fr-FR,de;q=0.9", "ko", "ko"),
-        ("", "en-US,en;q=0.9,ko;q=0.8", "ko", "en"),
-        ("", "en;q=0.5,ko-KR", "en", "ko"),
-        ("", "en;q=0", "ko", "ko"),
-        ("?lang=en", "ko", "ko", "en"),
-        ("?lang=ko", "en", "en", "ko"),
-        ("?lang=xx", "en", "ko", "en"),
-    ],
-)
-async def test_page_speaks_the_readers_language(
-    start: Start, http: aiohttp.ClientSession, query: str, accepted: str, default: str, language: str
-) -> None:
-    runtime = await start([build], report_language=default)
-    async with http.get(url(runtime, f"/{query}"), headers={"Accept-Language": accepted}) as response:
-        assert f'<html lang="{language}"' in await response.text()
-
-
-async def test_page_and_its_files_need_nothing_from_elsewhere(
-    start: Start, http: aiohttp.ClientSession
-) -> None:
-    runtime = await start([build])
-    for path, text in (await _files(http, runtime)).items():
-        assert set(re.findall(r"https?://[^/'\"]*", text)) <= {"http://www.w3.org"}, path  # SVG's name
-
-
-async def test_files_write_no_markup(start: Start, http: aiohttp.ClientSession) -> None:
-    runtime = await start([build])
-    for path, text in (await _files(http, runtime)).items():
-        assert not re.search(
-            r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|DOMParser|\beval\b", text
-        ), path
-
-
-async def _files(http: aiohttp.ClientSession, runtime: Runtime) -> dict[str, str]:
-    """The page and whatever it loads, followed through imports."""
-    found: dict[str, str] = {}
-    waiting = ["/"]
-    while waiting:
-        path = waiting.pop()
-        async with http.get(url(runtime, path)) as response:
-            assert response.status == 200, path
-            found[path] = await response.text()
-        names = re.findall(r'(?:src|href)="(/static/[^"]+)"|from "\.(/[^"]+)"', found[path])
-        waiting += {one or f"/static{other}" for one, other in names} - found.keys() - set(waiting)
-    assert len(found) > 3
-    return found
-
-
-@pytest.mark.parametrize("path", ["/", "/static/app.js", "/static/style.css"])
-async def test_unchanged_file_is_not_sent_again(start: Start, http: aiohttp.ClientSession, path: str) -> None:
-    runtime = await start([build])
-    async with http.get(url(runtime, path)) as response:
-        tag = response.headers["ETag"]
-        assert response.headers["Cache-Control"] == "no-cache"
-    async with http.get(url(runtime, path), headers={"If-None-Match": tag}) as response:
-        assert (response.status, await response.read()) == (304, b"")
-
-
-@pytest.mark.parametrize("name", ["nothing.js", "..%2Fapp.py", "index.html", "%00"])
-async def test_no_other_file_is_served(start: Start, http: aiohttp.ClientSession, name: str) -> None:
-    runtime = await start([build])
-    async with http.get(url(runtime, f"/static/{name}")) as response:
-        assert response.status == 404
-
-
-async def test_before_it_is_ready_only_the_page_is_there(
-    make_settings: Callable[..., Settings], http: aiohttp.ClientSession
-) -> None:
-    runtime = Runtime(make_settings(database_url="postgresql://nobody@127.0.0.1:1/none"), [build])
-    await runtime.start()
-    try:
-        await eventually(lambda: "the database" in runtime.kernel.waiting_for)
-        answers = {}
-        for path in ("/", "/static/app.js", "/dashboard/runs", "/dashboard/stream"):
-            async with http.get(url(runtime, path)) as response:
-                answers[path] = response.status
-                if response.status == 503:
-                    assert "waiting for the database" in (await response.json())["reason"]
-    finally:
-        await runtime.stop()
-    assert answers == {"/": 200, "/static/app.js": 200, "/dashboard/runs": 503, "/dashboard/stream": 503}
 
 
 # --- the snapshot ---------------------------------------------------------------------------
@@ -465,7 +271,7 @@ async def test_progress_of_a_build_is_told_until_it_ends(
     runtime = await start([build])
     async with database.transaction() as connection:
         run = (await add_run(connection)).removeprefix("emitted:")
-        await _build(connection, run, batches=4)
+    await add_generation(database, state="building", promoted=None, run=run, batches=4)
     async with opened(http, runtime) as page:
         hello = await page.until("hello")
         async with database.connection() as connection:
@@ -479,27 +285,105 @@ async def test_progress_of_a_build_is_told_until_it_ends(
     assert told == [(run, 0, True), (run, 3, True), (run, 4, False)]
 
 
-async def _build(connection: Connection, run: str, batches: int) -> None:
-    model = await connection.fetchval(
-        "insert into feedback_loop.model (name, dimensions, table_name)"
-        " values ('m', 2, 'vector_m') returning id"
-    )
-    await connection.execute(
-        "insert into feedback_loop.generation"
-        " (app, model, chunker, reason, starts_anew, chunks, batches, remaining, counts, run)"
-        " values ('default', $1, 'c', 'feedback', true, 100, $2, $2, '{}', $3)",
-        model,
-        batches,
-        uuid.UUID(run),
-    )
-
-
 async def test_quiet_stream_shows_that_it_lives(start: Start, http: aiohttp.ClientSession) -> None:
     runtime = await start([dashboard_with(interval=0.02, heartbeat=0.05)])
     async with opened(http, runtime) as page:
         await page.until("beat")
         await page.until("beat")
     assert "\n: still here\n" in page.raw
+
+
+# --- votes ----------------------------------------------------------------------------------
+
+
+async def test_vote_is_told_soon_after_it_was_cast(start: Start, http: aiohttp.ClientSession) -> None:
+    runtime = await start([collector, build])
+    async with opened(http, runtime) as page:
+        await page.until("hello")
+        body = {"conversation_id": "c", "feedback": "dislike"}
+        async with http.post(url(runtime, "/feedback"), json=body) as response:
+            assert response.status == 200
+        told = await page.until("votes")
+        shown = await read(http, runtime, "/dashboard/summary")
+    assert datetime.fromisoformat(told.data["at"]).tzinfo is not None
+    assert shown["tiles"]["dislikes"] == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/feedback", {"conversation_id": "old", "feedback": "like"}),
+        ("POST", "/feedback", {"conversation_id": "old", "reason": "too late"}),
+        ("DELETE", "/feedback", {"conversation_id": "old"}),
+        ("POST", "/conversations", {"conversation_id": "old", "question": "When?"}),
+    ],
+    ids=["changed", "reason added", "retracted", "question recorded"],
+)
+async def test_change_of_a_vote_or_its_answer_is_told(
+    start: Start, http: aiohttp.ClientSession, database: Database, method: str, path: str, body: Any
+) -> None:
+    runtime = await start([collector, build])
+    await cast(database, 0, conversation="old")
+    async with opened(http, runtime) as page:
+        await page.until("hello")
+        async with http.request(method, url(runtime, path), json=body) as response:
+            assert response.status == 200
+        await page.until("votes")
+
+
+async def test_vote_that_commits_late_is_told_though_later_ones_were(
+    start: Start, http: aiohttp.ClientSession, database: Database
+) -> None:
+    runtime = await start([dashboard_with(interval=0.02)])
+    async with opened(http, runtime) as page:
+        await page.until("hello")
+        async with database.connection() as late, late.transaction():
+            await late.execute("insert into feedback_loop.vote (conversation_id, value) values ('late', 0)")
+            await cast(database, 0)
+            await page.until("votes")
+        await page.until("votes")
+
+
+async def test_change_is_told_once_though_an_older_transaction_stays_open(
+    start: Start, http: aiohttp.ClientSession, database: Database
+) -> None:
+    runtime = await start([dashboard_with(interval=0.02, heartbeat=0.05)])
+    async with opened(http, runtime) as page:
+        await page.until("hello")
+        async with database.connection() as old, old.transaction():
+            await old.execute("select pg_current_xact_id()")
+            await cast(database, 0)
+            await page.until("votes")
+            for _ in range(3):
+                await page.until("beat")
+    assert [each.event for each in page.heard].count("votes") == 1
+
+
+async def test_vote_read_from_the_owners_table_is_told(
+    start: Start, http: aiohttp.ClientSession, database: Database
+) -> None:
+    runtime = await start([build])
+    async with database.connection() as connection:
+        await connection.execute("create table public.feedback_log (id int, feedback text)")
+        await connection.execute("insert into public.feedback_log values (1, 'dislike')")
+    async with opened(http, runtime) as page:
+        await page.until("hello")
+        async with database.connection() as connection:
+            await connection.execute("select * from feedback_loop.read_owner_tables()")
+        await page.until("votes")
+
+
+async def test_hints_of_yesterday_are_swept(database: Database) -> None:
+    async with database.connection() as connection:
+        await connection.execute(
+            "insert into feedback_loop.vote_change values ('3', now() - interval '25 hours')"
+        )
+        # One in a hundred writers sweeps: that none of 3,000 does is out of the question.
+        await connection.execute(
+            "do $$ begin for n in 1..3000 loop"
+            " insert into feedback_loop.vote (conversation_id, value) values (n, 0); end loop; end $$"
+        )
+        assert await connection.fetchval("select count(*) from feedback_loop.vote_change") == 1
 
 
 # --- what it costs --------------------------------------------------------------------------
