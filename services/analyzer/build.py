@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from services.analyzer import handlers
+from services.analyzer.comments import Listener
 from shared import policy
 from shared.events import FeedbackEvaluate, LoopPaused, LoopResumed, RetrainCompleted
 from shared.router import Registration
 from shared.runtime import Kernel, Service
 
+if TYPE_CHECKING:
+    from shared.embedding.models import Embedder
+
 __all__ = ["build"]
 
 
-def build(kernel: Kernel) -> Service:
-    """The analyzer: `feedback.evaluate` in, `report.ready` or `retrain.requested` out."""
+def build(kernel: Kernel, embedder: Embedder | None = None) -> Service:
+    """The analyzer: `feedback.evaluate` in, `report.ready` or `retrain.requested` out.
+
+    Args:
+        embedder: what compares comments, where it is not the process's own.
+    """
     settings = kernel.settings
     rules = policy.Rules(
         policy=settings.policy,
@@ -22,6 +31,7 @@ def build(kernel: Kernel) -> Service:
         min_votes=settings.min_votes,
         cooldown=timedelta(days=settings.cooldown_days),
     )
+    listener = Listener(kernel.database, (lambda: embedder) if embedder else kernel.embedder)
     return Service(
         name="analyzer",
         registrations=[
@@ -30,5 +40,5 @@ def build(kernel: Kernel) -> Service:
             Registration(LoopPaused, handlers.pause),
             Registration(LoopResumed, handlers.resume),
         ],
-        deps=handlers.Deps(kernel.database, rules, settings.report_window),
+        deps=handlers.Deps(kernel.database, rules, settings.report_window, listener),
     )

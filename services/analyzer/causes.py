@@ -30,6 +30,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Literal, get_args
 
 from shared.requester import printable
@@ -75,6 +76,7 @@ class Dislike:
         text_left: what the answer rests on is no longer the text of any document.
         citations: the user's own votes, chunk hash → 1 or 0.
         liked: what other users liked for the same question, of the chunks that search can show today.
+        vote, voted, user: which vote it is, when it was cast, and whose it is; no cause depends on them.
     """
 
     reason: str | None = None
@@ -86,6 +88,9 @@ class Dislike:
     text_left: bool = False
     citations: Mapping[str, int] = field(default_factory=dict)
     liked: frozenset[str] = frozenset()
+    vote: int = 0
+    voted: datetime | None = None
+    user: str = ""
 
 
 @dataclass(frozen=True, slots=True)

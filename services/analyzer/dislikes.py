@@ -21,12 +21,16 @@ MOST_LIKED = 20
 LONGEST = 1_000
 """Characters of a question that are read."""
 
-# `disliker <> user` is told from the aggregates: with all pairs of users, a question that thousands
+# `limit 1` (ids are unique) keeps each dislike a look-up by its key: joined, all conversations ever would be
+# read. `disliker <> user` is told from the aggregates: with all pairs of users, a question that thousands
 # voted on would take minutes.
 _DISLIKES = """
 with dislike as materialized (
-  select * from feedback_loop.dislike where app = $1 and voted > $2 and voted <= $3
-  order by voted desc, id desc limit $4
+  select d.* from (
+    select id from feedback_loop.vote
+    where app = $1 and name = 'user_feedback' and value = 0 and created_at > $2 and created_at <= $3
+    order by created_at desc, id desc limit $4) newest
+  cross join lateral (select * from feedback_loop.dislike where id = newest.id limit 1) d
 ), newest as (
   select asked, user_id, chunk from feedback_loop.liked_citation where app = $1 and voted <= $3
   order by voted desc limit $5
@@ -41,8 +45,8 @@ with dislike as materialized (
          array_agg(case when users = 1 then one end order by rank) as only_by
   from ranked where rank <= $6 group by asked
 )
-select d.reason_code, left(d.question, $7) as question, coalesce(d.asked, '') as asked, d.shown, d.dense,
-       d.lexical, d.text_left, d.votes_on_citations, d.user_id,
+select d.id, d.voted, d.user_id, d.reason_code, left(d.question, $7) as question,
+       coalesce(d.asked, '') as asked, d.shown, d.dense, d.lexical, d.text_left, d.votes_on_citations,
        coalesce(b.chunks, '{}') as liked, coalesce(b.only_by, '{}') as only_by
 from dislike d left join best b on b.asked = d.asked and d.asked <> ''
 """
@@ -66,6 +70,9 @@ async def dislikes(connection: Connection, app: str, start: datetime, end: datet
                 for chunk, user in zip(row["liked"], row["only_by"], strict=True)
                 if user != row["user_id"]  # None: several users did
             ),
+            vote=row["id"],
+            voted=row["voted"],
+            user=row["user_id"],
         )
         for row in rows
     ]

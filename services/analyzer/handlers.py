@@ -1,26 +1,26 @@
 """The analyzer's handlers: `feedback.evaluate` ends in exactly one of `report.ready` (nothing to do)
 or `retrain.requested` (act). Beside a report there may be a `rollback.requested`: the verdict on an
-earlier promotion. What it sees and what it decides are one REPEATABLE READ transaction.
+earlier promotion. What it sees and what it decides are one REPEATABLE READ transaction; only what
+comments mean is found out before.
 """
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
-from services.analyzer import causes, verdicts
+from services.analyzer import causes, evaluation, standing
 from services.analyzer.aftermath import rollback
+from services.analyzer.comments import Listener
 from services.analyzer.dislikes import dislikes
-from services.analyzer.rest import read_rest, recent_retrains, retrain_running
-from services.analyzer.votes import Lineage, count, earlier, lineage, report_start
+from services.analyzer.register import enter
+from services.analyzer.votes import Lineage
 from shared import policy
 from shared.database import Connection, Database
 from shared.events import (
-    Comparison,
     Event,
-    Evidence,
     FeedbackEvaluate,
     LoopPaused,
     LoopResumed,
@@ -30,14 +30,11 @@ from shared.events import (
     derived,
 )
 from shared.owner_tables import read_owner_tables
-from shared.settings import duration
 from shared.work import UnitOfWork
 
 __all__ = ["Deps", "evaluate", "finish_retrain", "pause", "resume"]
 
 log = logging.getLogger(__name__)
-
-FIRST_WINDOW = timedelta(hours=24)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,87 +43,50 @@ class Deps:
 
     Attributes:
         report_window: `REPORT_WINDOW`, where the event names none.
+        listener: finds out what comments mean.
     """
 
     database: Database
     rules: policy.Rules
     report_window: str
+    listener: Listener
 
 
 async def evaluate(event: FeedbackEvaluate, work: UnitOfWork, deps: Deps) -> list[Event]:
     """Judge the votes of an app as they were at `as_of`."""
     assert event.as_of is not None, "a run fixes it before any handler sees the event"
+    run = work.envelope.id
     async with deps.database.transaction() as connection:
         await read_owner_tables(connection)
+        start = await evaluation.window_start(connection, event, deps.report_window)
+    heard = await deps.listener.hear(event.app, evaluation.look_back(start, event.as_of), event.as_of, run)
 
     connection = await work.begin("repeatable_read")
-    line = await lineage(connection, event.app)
-    start = await _window_start(connection, event, deps.report_window)
-    report, before, windows = await _count(connection, event, line, start)
-    rest = await read_rest(connection, event.app, deps.rules.cooldown)
-    aftermath = await verdicts.judge(connection, event.app, line, deps.rules, work.envelope.id)
-    undoing = rollback(event.app, aftermath)
-    situation = policy.Situation(
-        as_of=event.as_of,
-        report=report,
-        windows=windows,
-        retrain_running=await retrain_running(connection, event.app),
-        cooling_until=rest.cooling_until,
-        recent=await recent_retrains(connection, event.app, rest.resumed_at, event.as_of, deps.rules),
-        paused=rest.paused,
-        now=rest.now,
-        rolling_back=bool(undoing),
-    )
-    decision = policy.decide(situation, deps.rules)
-    why = causes.count(await dislikes(connection, event.app, start, event.as_of))
+    seen = await evaluation.look(connection, event, run, deps.rules, deps.report_window)
+    decision = policy.decide(seen.situation, deps.rules)
+    ratio = evaluation.decisive_ratio(seen.situation, deps.rules) if decision.act else 0.0
+    retrain = await _open_retrain(connection, event, work, seen.line, ratio) if decision.act else None
+    alert = await standing.take(connection, event.app, run, decision.reason, seen.situation)
+    since = evaluation.look_back(seen.start, event.as_of)
+    disliked = await dislikes(connection, event.app, since, event.as_of)
+    groups = await enter(connection, event.app, disliked, heard, seen.start, late=alert.late)
+    why = causes.count(one for one in disliked if one.voted is not None and one.voted > seen.start)
     if why.sentence:
         decision = replace(decision, explanation=f"{decision.explanation}; {why.sentence}")
-    said = _report(event, work.envelope.id, deps.rules, situation, decision).model_copy(
+    said = evaluation.report(event, run, deps.rules, seen, decision).model_copy(
         update={
-            "previous": before,
-            "generation": line.active,
-            "aftermath": aftermath,
             "causes": {**why.counts},
             "coverage_gaps": list(why.gaps),
+            "complaint_groups": groups,
+            "alert": alert.told,
         }
     )
-    if not decision.act:
-        await _record(connection, said, None)
-        log.info("evaluated %s: %s (%s)", event.app, decision.verdict, decision.explanation)
-        return [said, *undoing]
-    ratio = _decisive_ratio(situation, deps.rules)
-    retrain = await _open_retrain(connection, event, work, line, ratio)
     await _record(connection, said, retrain)
+    if retrain is None:
+        log.info("evaluated %s: %s (%s)", event.app, decision.verdict, decision.explanation)
+        return [said, *rollback(event.app, seen.aftermath)]
     log.info("Retrain triggered (ratio=%.2f)", ratio if said.ratio is None else said.ratio)
-    return [RetrainRequested(**dict(said), retrain=retrain, base_generation=line.active)]
-
-
-async def _window_start(connection: Connection, event: FeedbackEvaluate, default: str) -> datetime:
-    """Where the report's counts begin."""
-    assert event.as_of is not None
-    fixed = duration(event.window or default)
-    if fixed is not None:
-        return earlier(event.as_of, fixed)
-    last = await report_start(connection, event.app, event.as_of)
-    return last or earlier(event.as_of, FIRST_WINDOW)
-
-
-async def _count(
-    connection: Connection, event: FeedbackEvaluate, line: Lineage, start: datetime
-) -> tuple[Evidence, Comparison, tuple[Evidence, ...]]:
-    """The report's window, the window before it, and the decision's windows."""
-    end = event.as_of
-    assert end is not None
-    now = await count(connection, event.app, start, end)
-    before = await count(connection, event.app, earlier(start, end - start), start)
-    report = policy.evidence("the report window", start, end, now.likes, now.dislikes, policy.Z95)
-    windows = []
-    for name, length in policy.WINDOWS.items():
-        since = earlier(end, length)
-        votes = await count(connection, event.app, since, end, line)
-        windows.append(policy.evidence(name, since, end, votes.likes, votes.dislikes, policy.Z_DECISION))
-    ratio = before.dislikes / before.total if before.total else None
-    return report, Comparison(likes=before.likes, dislikes=before.dislikes, ratio=ratio), tuple(windows)
+    return [RetrainRequested(**dict(said), retrain=retrain, base_generation=seen.line.active)]
 
 
 async def _open_retrain(
@@ -152,19 +112,11 @@ async def _open_retrain(
     return id
 
 
-def _decisive_ratio(situation: policy.Situation, rules: policy.Rules) -> float:
-    """The ratio that the decision to act rests on: of two windows, the one that is surer."""
-    if rules.policy == "ratio":
-        return situation.report.ratio
-    enough = (window for window in situation.windows if window.total >= rules.min_votes)
-    return max(enough, key=lambda window: window.low).ratio
-
-
 async def _record(connection: Connection, said: ReportReady, retrain: UUID | None) -> None:
     await connection.execute(
         "insert into feedback_loop.decision (run, app, as_of, scheduled, verdict, reason, explanation,"
-        " window_start, likes, dislikes, generation, retrain)"
-        " values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+        " window_start, likes, dislikes, generation, retrain, causes, alert)"
+        " values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
         said.run,
         said.app,
         said.as_of,
@@ -177,37 +129,8 @@ async def _record(connection: Connection, said: ReportReady, retrain: UUID | Non
         said.dislikes,
         said.generation,
         retrain,
-    )
-
-
-def _report(
-    event: FeedbackEvaluate,
-    run: UUID,
-    rules: policy.Rules,
-    situation: policy.Situation,
-    decision: policy.Decision,
-) -> ReportReady:
-    """What was counted and decided."""
-    report = situation.report
-    return ReportReady(
-        app=event.app,
-        run=run,
-        as_of=situation.as_of,
-        window_start=report.start,
-        window_end=report.end,
-        likes=report.likes,
-        dislikes=report.dislikes,
-        total=report.total,
-        ratio=report.ratio if report.total else None,
-        interval=(report.low, report.high) if report.total else None,
-        verdict=decision.verdict,
-        reason=decision.reason,
-        explanation=decision.explanation,
-        policy=rules.policy,
-        threshold=rules.threshold,
-        evidence=list(situation.windows),
-        requested_by=event.requested_by,
-        scheduled=event.scheduled,
+        said.causes,
+        said.alert.state if said.alert else None,
     )
 
 

@@ -1,0 +1,202 @@
+"""Where dislikes are entered with their cause and their group, in the evaluation's transaction.
+
+What is guaranteed: each dislike that an evaluation has looked at has one row, and a group is there as long
+as a vote is in it. A vote stays in the group that its comment is in, whatever an evaluation at the same
+time has found. What is not: that a cause is for good. The next evaluation may know more.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from services.analyzer.causes import Dislike, sort
+from services.analyzer.comments import Heard
+from services.analyzer.complaints import Complaint, clean, code_group, digest, enough, report
+from shared.database import Connection
+from shared.events import ComplaintGroup
+
+__all__ = ["enter"]
+
+_KNOWN = """
+select v.id, left(v.comment, 2000) as comment, c.said, g.id as group_id
+from feedback_loop.vote v
+left join feedback_loop.complaint c on c.vote = v.id
+left join feedback_loop.complaint_group g on g.id = c.group_id and g.reason_code is null
+where v.id = any($1::bigint[])
+"""
+
+_MAKE = """
+insert into feedback_loop.complaint_group as g (id, app, label, reason_code)
+select id, $1, label, code from unnest($2::text[], $3::text[], $4::text[]) as n (id, label, code) order by id
+on conflict (id) do update set label = excluded.label
+"""
+
+# In the order of their votes, and only what is new: who retracts votes meanwhile waits as little as can be.
+_ENTER = """
+insert into feedback_loop.complaint as c (vote, app, cause, group_id, said)
+select n.vote, $1, n.cause, n.group_id, n.said
+from unnest($2::bigint[], $3::text[], $4::text[], $5::text[]) as n (vote, cause, group_id, said)
+where not exists (
+  select from feedback_loop.complaint o where o.vote = n.vote
+    and (o.group_id, o.said) is not distinct from (n.group_id, n.said) and ($6 or o.cause = n.cause))
+order by n.vote
+on conflict (vote) do update set cause = case when $6 then c.cause else excluded.cause end,
+    group_id = excluded.group_id, said = excluded.said, judged_at = now()
+"""
+
+_KEEP = """
+insert into feedback_loop.complaint_vector as x (vote, model, said, vector, core)
+select n.vote, $1, n.said, n.vector, n.core
+from unnest($2::bigint[], $3::text[], $4::bytea[], $5::boolean[]) as n (vote, said, vector, core)
+join feedback_loop.vote v on v.id = n.vote
+order by n.vote
+on conflict (vote) do update set model = excluded.model, said = excluded.said, vector = excluded.vector,
+    core = excluded.core or (x.core and x.said = excluded.said)
+"""
+
+_FORGET = """
+delete from feedback_loop.complaint_vector x using feedback_loop.vote v
+where v.id = x.vote and v.app = $1 and not x.core and x.vote <> all($2::bigint[])
+"""
+
+_CLOSE = """
+delete from feedback_loop.complaint_group g
+where g.app = $1 and not exists (select from feedback_loop.complaint c where c.group_id = g.id)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    dislike: Dislike
+    text: str
+    said: str | None
+    group: str | None
+
+
+async def enter(
+    connection: Connection,
+    app: str,
+    dislikes: Sequence[Dislike],
+    heard: Heard,
+    start: datetime,
+    *,
+    late: bool,
+) -> list[ComplaintGroup]:
+    """Write causes and groups of dislikes.
+
+    Args:
+        heard: what their comments say.
+        start: of the report window.
+        late: an evaluation of later votes has been here: its causes stay.
+
+    Returns:
+        The groups of the dislikes cast after `start`, as the report has them.
+    """
+    entries = await _entries(connection, dislikes, heard)
+    entries, codes = await _with_codes(connection, app, entries)
+    labels = await _labels(connection, app, entries, heard.labels, codes)
+    await connection.execute(
+        _ENTER,
+        app,
+        [one.dislike.vote for one in entries],
+        [sort(one.dislike) for one in entries],
+        [one.group for one in entries],
+        [one.said for one in entries],
+        late,
+    )
+    await _keep_vectors(connection, app, heard, late)
+    await connection.execute(_CLOSE, app)
+    complaints = [
+        Complaint(one.dislike.vote, one.dislike.user, one.group, one.text, _near(heard, one))
+        for one in entries
+        if one.group is not None and one.dislike.voted is not None and one.dislike.voted > start
+    ]
+    return report(complaints, labels)
+
+
+async def _entries(connection: Connection, dislikes: Sequence[Dislike], heard: Heard) -> list[_Entry]:
+    """Each dislike with the group that its comment is in."""
+    rows = {row["id"]: row for row in await connection.fetch(_KNOWN, [one.vote for one in dislikes])}
+    # A group that was found may have lost its last vote meanwhile.
+    there = await _there(connection, {one.group for one in heard.groups.values()}) | heard.labels.keys()
+    entries = []
+    for one in dislikes:
+        row, found = rows[one.vote], heard.groups.get(one.vote)
+        text = clean(row["comment"])
+        said = digest(text) if text else None
+        group = row["group_id"] if row["said"] == said else None
+        if group is None and found is not None and found.said == said and found.group in there:
+            group = found.group
+        entries.append(_Entry(one, text, said, group))
+    return entries
+
+
+async def _with_codes(
+    connection: Connection, app: str, entries: Sequence[_Entry]
+) -> tuple[list[_Entry], dict[str, str]]:
+    """Put what has no group into its reason code's: one that is there, or that has enough now.
+
+    Returns:
+        The entries, and the codes of these groups by their ids.
+    """
+    users: dict[str, list[str]] = defaultdict(list)
+    codes: dict[str, str] = {}
+    for one in entries:
+        if one.group is None and (id := code_group(app, one.dislike.reason)):
+            users[id].append(one.dislike.user)
+            codes[id] = one.dislike.reason or ""
+    there = await _there(connection, users.keys()) | {id for id, ones in users.items() if enough(ones)}
+    placed = []
+    for one in entries:
+        id = code_group(app, one.dislike.reason) if one.group is None else None
+        placed.append(_Entry(one.dislike, one.text, one.said, id) if id in there else one)
+    return placed, {id: codes[id] for id in there}
+
+
+async def _labels(
+    connection: Connection,
+    app: str,
+    entries: Sequence[_Entry],
+    heard: Mapping[str, str],
+    codes: Mapping[str, str],
+) -> dict[str, str]:
+    """Make or rename the groups that the entries are in; the labels of all of them."""
+    used = sorted({one.group for one in entries if one.group})
+    written = {id: label for id, label in {**heard, **codes}.items() if id in used}
+    ids = list(written)
+    await connection.execute(_MAKE, app, ids, [written[id] for id in ids], [codes.get(id) for id in ids])
+    rows = await connection.fetch(
+        "update feedback_loop.complaint_group set seen_at = now() where id = any($1::text[])"
+        " returning id, label",
+        used,
+    )
+    return {row["id"]: row["label"] for row in rows}
+
+
+async def _there(connection: Connection, groups: Iterable[str]) -> set[str]:
+    rows = await connection.fetch(
+        "select id from feedback_loop.complaint_group where id = any($1::text[])", list(groups)
+    )
+    return {row["id"] for row in rows}
+
+
+async def _keep_vectors(connection: Connection, app: str, heard: Heard, late: bool) -> None:
+    votes = list(heard.vectors)
+    await connection.execute(
+        _KEEP,
+        heard.model,
+        votes,
+        [heard.vectors[vote][0] for vote in votes],
+        [heard.vectors[vote][1] for vote in votes],
+        [vote in heard.core for vote in votes],
+    )
+    if heard.looked_at and not late:
+        await connection.execute(_FORGET, app, list(heard.looked_at))
+
+
+def _near(heard: Heard, entry: _Entry) -> int | None:
+    found = heard.groups.get(entry.dislike.vote)
+    return found.near if found is not None and found.group == entry.group else None
