@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The changelog's section of a version, for its release: scripts/release-notes 0.1.0
+"""The changelog's section of a version, for its release: scripts/release_notes.py 0.1.0
 
 Ends with 1 where pyproject.toml has another version, or the changelog no section of it.
 """

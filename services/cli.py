@@ -6,8 +6,9 @@ import asyncio
 import importlib
 import sys
 from collections.abc import Coroutine
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -105,6 +106,76 @@ def trigger(url: str | None, app: str | None) -> None:
     from services.errands import hit
 
     _run(hit(_settings(), url, app))
+
+
+@main.command()
+@click.option("--url", help="Where the service runs: its public https:// address.")
+@click.option("--daily", is_flag=False, flag_value="09:00", metavar="TIME", help="[default: 09:00]")
+@click.option("--weekly", metavar="DAY@TIME", help="Such as mon@09:00.")
+@click.option("--hourly", is_flag=True, help="At every full hour.")
+@click.option("--weekends", is_flag=False, flag_value="09:00", metavar="TIME", help="Saturday and Sunday.")
+@click.option("--token-from-env", is_flag=True, help="Give cron-job.org TRIGGER_TOKEN; else it asks.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option("--remove", is_flag=True, help="Delete the jobs.")
+@click.option("--show", is_flag=True, help="Only show the jobs, their last results and next times.")
+def schedule(**chosen: Any) -> None:
+    """Make or update the jobs at cron-job.org: the warm-up, and the trigger with its two repeats."""
+    from services.schedule.command import Wish, schedule_jobs
+
+    _run(schedule_jobs(_settings(log_level="WARNING"), Wish(**chosen)))
+
+
+@main.command()
+@click.option("--app", help="Which app  [default: all]")
+@click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
+def status(app: str | None, as_json: bool) -> None:
+    """Where each app stands: last verdict and why, votes of a week, generation, what is open."""
+    from services import overview, tables
+    from services.glance import look
+
+    settings = _settings(log_level="WARNING")
+    cooldown = timedelta(days=settings.cooldown_days)
+    _run(look(settings, lambda db: overview.status(db, cooldown, app), tables.show_status, as_json))
+
+
+@main.command()
+@click.option("--app", help="Which app  [default: all]")
+@click.option("--days", type=click.IntRange(1, 3650), help="Of the last so many days  [default: any]")
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 1000))
+@click.option("--json", "as_json", is_flag=True, help="The same as JSON, with each run's explanation.")
+def runs(app: str | None, days: int | None, limit: int, as_json: bool) -> None:
+    """The latest runs: where each stands, and what it decided."""
+    from services import overview, tables
+    from services.glance import look
+
+    settings = _settings(log_level="WARNING")
+    _run(look(settings, lambda db: overview.runs(db, app, days, limit), tables.show_runs, as_json))
+
+
+@main.command()
+@click.option("--app", help="Which app  [default: all]")
+@click.option("--rated", type=click.Choice(["down", "up"]), help="Only 👎, or only 👍.")
+@click.option("--reason", "reasons", multiple=True, help="Only with this reason; may be given again.")
+@click.option("--comment", is_flag=True, help="Only with a comment.")
+@click.option("--days", default=28, show_default=True, type=click.IntRange(1, 3650))
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 10_000))
+@click.option("--json", "as_json", is_flag=True, help="The same as JSON, with answer, user and generation.")
+def votes(
+    app: str | None,
+    rated: Literal["down", "up"] | None,
+    reasons: tuple[str, ...],
+    comment: bool,
+    days: int,
+    limit: int,
+    as_json: bool,
+) -> None:
+    """The latest votes: what was asked, and what the user says."""
+    from services import overview, tables
+    from services.glance import look
+
+    chosen = overview.VoteFilter(app, rated, reasons, comment, days)
+    settings = _settings(log_level="WARNING")
+    _run(look(settings, lambda db: overview.votes(db, chosen, limit), tables.show_votes, as_json))
 
 
 @main.command()

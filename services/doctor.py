@@ -12,7 +12,7 @@ import aiohttp
 import asyncpg
 from rich.console import Console
 
-from services.errands import connect
+from services.glance import connect
 from services.up import SERVICES
 from shared.bus import BusError, Topology
 from shared.database import Database

@@ -14,9 +14,8 @@ from rich.table import Table
 from services.console import errand, follow_build, progress_bar, request, until_handled
 from services.embedder.ingest import take_over_folder
 from services.embedder.search import Question, Searcher
+from services.glance import connect
 from shared import backtest, policy
-from shared.database import Database
-from shared.embedded import start_postgres
 from shared.embedding.models import make_embedder
 from shared.events import Event, GenerationRequested, RetrainCompleted, RollbackRequested, Skipped
 from shared.failures import Reject, Unavailable
@@ -24,7 +23,6 @@ from shared.owner_tables import read_owner_tables
 from shared.settings import Settings
 
 __all__ = [
-    "connect",
     "hit",
     "import_votes",
     "ingest_folder",
@@ -34,19 +32,6 @@ __all__ = [
     "show_search",
     "tell",
 ]
-
-
-async def connect(settings: Settings) -> Database:
-    """The configured database, or the embedded one, at the newest schema."""
-    dsn = (
-        settings.database_url.get_secret_value()
-        if settings.database_url
-        else await start_postgres(settings.data_dir)
-    )
-    database = Database(dsn, settings.database_pool_size)
-    await database.connect()
-    await database.migrate()
-    return database
 
 
 async def hit(settings: Settings, url: str | None, app: str | None) -> None:

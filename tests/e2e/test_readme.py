@@ -6,6 +6,7 @@ that every other block of commands says what it needs that a test does not have.
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import functools
 import json
@@ -27,6 +28,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.cron_job_org import FakeCronJobOrg
 from tests.support.curl import folder_with_curl
 from tests.support.readme import ROOT, block
 
@@ -227,10 +229,21 @@ def test_an_event_over_http_makes_a_run_of_its_own(loop: dict[str, str]) -> None
     assert answer(f"{loop['URL']}/runs/{accepted['run']}")["requested_by"] == "wiki"
 
 
-def test_doctor_and_backtest_run(loop: dict[str, str]) -> None:
+def test_the_commands_that_look_find_something(loop: dict[str, str]) -> None:
     printed = run("cli", loop)
     assert "✘" not in printed
     assert "POLICY=wilson would have retrained" in " ".join(printed.split())
+    for shown in ("7 days", "reason, cause"):  # status, votes
+        assert shown in printed
+
+
+async def test_the_jobs_at_cron_job_org_are_made() -> None:
+    async with FakeCronJobOrg(real_time=True) as cron:
+        given = {name.upper(): value for name, value in cron.settings.items()}
+        env = environment(**given, TRIGGER_TOKEN="t0ken")
+        printed = await asyncio.to_thread(run, "schedule", env)
+    assert "daily 09:00 09:05 09:15" in printed
+    assert [job["url"].rpartition("/")[2] for job in cron.jobs.values()] == ["healthz", "run-feedback-loop"]
 
 
 async def test_services_started_one_by_one_report_together(dsn: str, amqp_url: str, exchange: str) -> None:

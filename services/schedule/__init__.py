@@ -1,0 +1,1 @@
+"""The jobs at cron-job.org that wake the loop and trigger it."""
