@@ -72,6 +72,8 @@ def _settings(folder: Path, knowledge: Path) -> Settings:
         "policy": "wilson",
         "threshold": 0.3,
         "min_votes": 20,
+        "report": "always",
+        "weekly_summary": "off",  # the story must be the same on every day of the week
         "report_window": "since_last",
         "report_language": "ko",
         "timezone": "Asia/Seoul",

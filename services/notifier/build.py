@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from typing import TextIO
 
+from aiohttp import web
+
 from services.notifier.destinations import Destination, Terminal
 from services.notifier.handlers import REGISTRATIONS, Notifier
+from services.notifier.interactivity import Interactivity
+from services.notifier.pictures import Pictures
 from services.notifier.poster import Poster, Timing
+from services.notifier.signed import LIMIT
 from services.notifier.slack import TIMEOUT, Bot, Webhook
 from shared.runtime import Kernel, Service
 from shared.settings import Settings
@@ -21,7 +26,7 @@ def build(
     request_timeout: float = TIMEOUT,
     timing: Timing | None = None,
 ) -> Service:
-    """The notifier: events in, messages out.
+    """The notifier: events in, messages out; and, with a signing secret, what Slack asks back.
 
     Args:
         stream: where the terminal is (default: standard output).
@@ -29,21 +34,41 @@ def build(
     """
     settings = kernel.settings
     destination = _destination(settings, stream, request_timeout)
-    notifier = Notifier(
-        poster=Poster(kernel.database, destination, settings.report_language, timing),
+    poster = Poster(kernel.database, destination, settings.report_language, timing)
+    slack = Interactivity(kernel)
+
+    async def stop() -> None:
+        await slack.close()
+        await destination.close()
+
+    return Service(
+        name="notifier",
+        routes=[
+            web.post("/slack/commands", kernel.guard.signed(slack.command, body=LIMIT)),
+            web.post("/slack/interactions", kernel.guard.signed(slack.interaction, body=LIMIT)),
+        ],
+        registrations=REGISTRATIONS,
+        deps=_notifier(kernel, poster),
+        prefetch=1,  # a channel takes one message a second, and people read them in order
+        on_stop=stop,
+        announces=False,  # the announcement would fail the same way
+    )
+
+
+def _notifier(kernel: Kernel, poster: Poster) -> Notifier:
+    settings, zone = kernel.settings, kernel.settings.zone
+    return Notifier(
+        poster=poster,
+        pictures=Pictures(kernel.database, poster, zone, settings.report_language, settings.threshold),
         database=kernel.database,
-        zone=settings.zone,
+        zone=zone,
         language=settings.report_language,
         dashboard_url=settings.public_url,
         start_notice=settings.slack_start_notice,
-    )
-    return Service(
-        name="notifier",
-        registrations=REGISTRATIONS,
-        deps=notifier,
-        prefetch=1,  # a channel takes one message a second, and people read them in order
-        on_stop=destination.close,
-        announces=False,  # the announcement would fail the same way
+        quotes=settings.slack_quotes,
+        on_change=settings.report == "on_change",
+        weekly=settings.weekly_summary,
+        buttons=settings.slack_signing_secret is not None,
     )
 
 

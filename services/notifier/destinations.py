@@ -6,13 +6,14 @@ One call is at most one post: repeating is the poster's business.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol, TextIO
+from typing import Any, Protocol, TextIO
 from uuid import UUID
 
 from services.notifier.failures import Unclear
-from services.notifier.messages import Markup
+from services.notifier.phrases import Markup
 
 __all__ = ["Destination", "Message", "Posted", "Terminal"]
 
@@ -29,12 +30,14 @@ class Posted:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A text, whose it is (`key`, `event_id`), and the message it answers in a thread."""
+    """A text, whose it is (`key`, `event_id`), the message it answers in a thread, and the blocks that are
+    shown in its stead where they can be (the text then is what notifications show)."""
 
     key: str
     event_id: UUID
     text: str
     thread: Posted | None = None
+    blocks: Sequence[Mapping[str, Any]] = ()
 
 
 class Destination(Protocol):
@@ -42,6 +45,7 @@ class Destination(Protocol):
     name: the kind and which one, for people.
     markup: what the text is written in.
     threads: whether a message can answer another.
+    pictures: whether a thread can hold pictures.
     """
 
     @property
@@ -50,12 +54,22 @@ class Destination(Protocol):
     def markup(self) -> Markup: ...
     @property
     def threads(self) -> bool: ...
+    @property
+    def pictures(self) -> bool: ...
 
     async def send(self, message: Message) -> Posted:
         """Post, once.
 
         Raises:
             NotPosted: it is not posted; or, where `maybe` says so, that is not known.
+        """
+        ...
+
+    async def share(self, png: bytes, title: str, thread: Posted) -> None:
+        """Put a picture into a thread, once.
+
+        Raises:
+            NotPosted: as `send`.
         """
         ...
 
@@ -80,6 +94,7 @@ class Terminal:
 
     markup: Markup = "plain"
     threads = False
+    pictures = False
     name = "terminal"
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -95,6 +110,9 @@ class Terminal:
         except (OSError, ValueError) as error:
             raise Unclear(f"standard output: {type(error).__name__}") from None
         return Posted()
+
+    async def share(self, png: bytes, title: str, thread: Posted) -> None:
+        raise NotImplementedError("a terminal shows no pictures")
 
     async def find(self, message: Message, since: datetime, channel: str | None) -> Posted | None:
         return None

@@ -10,12 +10,11 @@ Pure: an event in, a text out. `markup` is `slack` (mrkdwn) or `plain` (a termin
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
-from decimal import ROUND_HALF_UP, Decimal
-from typing import Literal
 from zoneinfo import ZoneInfo
 
+from services.notifier.phrases import NAME, SENTENCE, Markup, link, listed, percent, person, time, title
 from services.notifier.wording import WORDS, Language
 from shared.events import (
     Aftermath,
@@ -28,13 +27,14 @@ from shared.events import (
     RetrainRequested,
     Skipped,
 )
-from shared.requester import printable
 
 __all__ = [
     "Language",
     "Markup",
     "aftermath",
+    "causes",
     "failed",
+    "learned",
     "outcome",
     "paused",
     "report",
@@ -42,11 +42,6 @@ __all__ = [
     "retrain_started",
     "start_notice",
 ]
-
-Markup = Literal["slack", "plain"]
-
-NAME, SENTENCE = 80, 300
-"""Longest name and longest sentence of a person's, in characters before escaping."""
 
 NAMED = 5
 """Skipped documents that are named; the others are counted."""
@@ -62,35 +57,41 @@ def report(
         words["likes"].format(event.likes),
         words["dislikes"].format(event.dislikes),
         words["total"].format(event.total),
-        words["ratio"].format(_percent(ratio)),
+        words["ratio"].format(percent(ratio)),
         words["status"].format(words[f"status.{event.verdict}"]),
-        words["at"].format(_time(event.as_of, zone)),
+        words["at"].format(time(event.as_of, zone)),
     ]
-    link = _link(dashboard_url, words["dashboard"], markup)
-    return "\n".join([_message(_title("🧠 AI Feedback Loop Report", event.app), facts), link])
+    text = listed(title("🧠 AI Feedback Loop Report", event.app), facts)
+    return f"{text}\n{link(dashboard_url, words['dashboard'], markup)}"
 
 
 def start_notice(
     requested_by: str, at: datetime, zone: ZoneInfo, language: Language, markup: Markup = "slack"
 ) -> str:
     """The notice that a run has started: the owner's wording, the same in either language."""
-    who = _person(requested_by, NAME, markup) or "unknown"
-    return f"🕒 Feedback Loop started by {who} ({_time(at, zone)})"
+    who = person(requested_by, NAME, markup) or "unknown"
+    return f"🕒 Feedback Loop started by {who} ({time(at, zone)})"
 
 
-def retrain_started(event: RetrainRequested, language: Language, markup: Markup = "slack") -> str:
+def retrain_started(
+    event: RetrainRequested, language: Language, markup: Markup = "slack", quotes: bool = True
+) -> str:
     """Why a retrain starts: the report's figures, those of the decision's windows, the threshold, and
-    the causes of dislikes, as far as they are known."""
+    the causes of dislikes, as far as they are known.
+
+    Args:
+        quotes: whether users' questions may be told.
+    """
     words = WORDS[language]
-    figures = f"{_percent(event.ratio)} (👎 {event.dislikes} / {event.total})"
-    return _message(
-        _title(words["started"], event.app),
+    figures = f"{percent(event.ratio)} (👎 {event.dislikes} / {event.total})"
+    return listed(
+        title(words["started"], event.app),
         [
             words["ratio"].format(figures),
             *(_window(window, markup) for window in event.evidence[:NAMED]),
             words["threshold"].format(f"{event.threshold * 100:g}%"),
-            _causes(event, words),
-            words["gaps"].format(_gaps(event, markup)) if event.coverage_gaps else "",
+            causes(event, language),
+            _gaps(event, words, markup, quotes),
         ],
     )
 
@@ -99,9 +100,9 @@ def aftermath(event: Aftermath, app: str, language: Language, markup: Markup = "
     """What a promotion led to: the ratios before and after it, and the votes they rest on."""
     words, sides = WORDS[language], {"before": event.before, "after": event.after}
     days = (event.after.end - event.after.start).days
-    ratios = (_percent(side.ratio if side.total else None) for side in sides.values())
-    return _message(
-        _title(words[f"aftermath.{event.verdict}"].format(days, *ratios), app),
+    ratios = (percent(side.ratio if side.total else None) for side in sides.values())
+    return listed(
+        title(words[f"aftermath.{event.verdict}"].format(days, *ratios), app),
         [_window(side.model_copy(update={"name": words[name]}), markup) for name, side in sides.items()],
     )
 
@@ -117,7 +118,7 @@ def outcome(event: RetrainCompleted, language: Language, markup: Markup = "slack
     if not rolled_back and event.outcome in ("promoted", "rejected"):
         facts.append(words["documents"].format(counts.added, counts.changed, counts.removed))
         facts.append(words["chunks"].format(counts.embedded, counts.reused))
-        facts.append(_learned(event, words))
+        facts.append(learned(event, language))
     if event.seconds is not None:
         facts.append(words["seconds"].format(f"{event.seconds:.1f}"))
     facts += [
@@ -125,17 +126,17 @@ def outcome(event: RetrainCompleted, language: Language, markup: Markup = "slack
         _line(words["detail"], event.detail, markup),
         _skipped(counts.skipped, words, markup),
     ]
-    return _message(_title(words[key], event.app), facts)
+    return listed(title(words[key], event.app), facts)
 
 
 def failed(event: LoopFailed, language: Language, markup: Markup = "slack") -> str:
     """Which consumer gave up on which event, why, and where the event lies now."""
     words = WORDS[language]
-    return _message(
+    return listed(
         words["failed"],
         [
             _line(words["service"], event.consumer, markup),
-            words["event"].format(_person(event.failed_type, NAME, markup), event.failed_event),
+            words["event"].format(person(event.failed_type, NAME, markup), event.failed_event),
             words["attempts"].format(event.attempts),
             _line(words["why"], event.reason, markup),
             _line(words["dead_letter"], event.dead_letter, markup),
@@ -146,9 +147,9 @@ def failed(event: LoopFailed, language: Language, markup: Markup = "slack") -> s
 def paused(event: LoopPaused, zone: ZoneInfo, language: Language, markup: Markup = "slack") -> str:
     """That retraining is paused: why, by whom, until when."""
     words = WORDS[language]
-    until = words["until"].format(_time(event.until, zone)) if event.until else ""
-    return _message(
-        _title(words["paused"], event.app),
+    until = words["until"].format(time(event.until, zone)) if event.until else ""
+    return listed(
+        title(words["paused"], event.app),
         [_line(words["why"], event.why, markup), _line(words["by"], event.requested_by, markup), until],
     )
 
@@ -156,20 +157,10 @@ def paused(event: LoopPaused, zone: ZoneInfo, language: Language, markup: Markup
 def resumed(event: LoopResumed, language: Language, markup: Markup = "slack") -> str:
     """That retraining may go on: why, by whom."""
     words = WORDS[language]
-    return _message(
-        _title(words["resumed"], event.app),
+    return listed(
+        title(words["resumed"], event.app),
         [_line(words["why"], event.why, markup), _line(words["by"], event.requested_by, markup)],
     )
-
-
-def _message(title: str, facts: Iterable[str]) -> str:
-    """A title and a line for each fact; an empty fact has no line."""
-    return "\n".join([title, *(f"- {fact}" for fact in facts if fact)])
-
-
-def _title(text: str, app: str) -> str:
-    # Only where several apps share a channel must a message say whose it is.
-    return text if app == "default" else f"{text} ({app})"
 
 
 def _generations(event: RetrainCompleted, words: Mapping[str, str]) -> str:
@@ -182,13 +173,14 @@ def _generations(event: RetrainCompleted, words: Mapping[str, str]) -> str:
 
 
 def _cause(event: RetrainCompleted, words: Mapping[str, str], markup: Markup) -> str:
-    ratio = f" {_percent(event.ratio)}" if event.ratio is not None else ""
-    who = _person(event.requested_by, NAME, markup)
+    ratio = f" {percent(event.ratio)}" if event.ratio is not None else ""
+    who = person(event.requested_by, NAME, markup)
     return words[f"cause.{event.reason}"] + ratio + (f" ({who})" if who else "")
 
 
-def _learned(event: RetrainCompleted, words: Mapping[str, str]) -> str:
+def learned(event: RetrainCompleted, language: Language) -> str:
     """What votes changed in search, by how much; empty where nobody tried to learn."""
+    words = WORDS[language]
     learning = event.gate.get("learning")
     if learning is None:
         return ""
@@ -213,8 +205,9 @@ def _change(delta: Mapping[str, float]) -> str:
     return f"{delta['mean']:+.3f}, 95% CI {low}…{high}".replace("-", "−")
 
 
-def _causes(event: Report, words: Mapping[str, str]) -> str:
+def causes(event: Report, language: Language) -> str:
     """Why answers were disliked; empty where nothing is known of it."""
+    words = WORDS[language]
     known = {f"causes.{cause}": number for cause, number in event.causes.items() if number}
     if not known.keys() - {"causes.unknown"}:
         return ""
@@ -222,16 +215,20 @@ def _causes(event: Report, words: Mapping[str, str]) -> str:
     return words["causes"].format(" · ".join(counts))
 
 
-def _gaps(event: Report, markup: Markup) -> str:
-    return " · ".join(f"“{_person(question, NAME, markup)}”" for question in event.coverage_gaps[:NAMED])
+def _gaps(event: Report, words: Mapping[str, str], markup: Markup, quotes: bool) -> str:
+    if not event.coverage_gaps:
+        return ""
+    if not quotes:
+        return words["gaps.count"].format(len(event.coverage_gaps))
+    asked = (f"“{person(question, NAME, markup)}”" for question in event.coverage_gaps[:NAMED])
+    return words["gaps"].format(" · ".join(asked))
 
 
 def _skipped(skipped: list[Skipped], words: Mapping[str, str], markup: Markup) -> str:
     if not skipped:
         return ""
     named = ", ".join(
-        f"{_person(one.source, NAME, markup)} ({_person(one.reason, NAME, markup)})"
-        for one in skipped[:NAMED]
+        f"{person(one.source, NAME, markup)} ({person(one.reason, NAME, markup)})" for one in skipped[:NAMED]
     )
     if len(skipped) > NAMED:
         named += " " + words["more"].format(len(skipped) - NAMED)
@@ -239,42 +236,11 @@ def _skipped(skipped: list[Skipped], words: Mapping[str, str], markup: Markup) -
 
 
 def _window(window: Evidence, markup: Markup) -> str:
-    interval = f"{_percent(window.low)} – {_percent(window.high)}"
+    interval = f"{percent(window.low)} – {percent(window.high)}"
     votes = f"👎 {window.dislikes} / {window.total}"
-    return f"{_person(window.name, NAME, markup)}: {_percent(window.ratio)} [{interval}] ({votes})"
+    return f"{person(window.name, NAME, markup)}: {percent(window.ratio)} [{interval}] ({votes})"
 
 
 def _line(wording: str, text: str, markup: Markup) -> str:
-    shown = _person(text, SENTENCE, markup)
+    shown = person(text, SENTENCE, markup)
     return wording.format(shown) if shown else ""
-
-
-def _person(text: str, limit: int, markup: Markup) -> str:
-    """Text that may come from a person: one line, bounded, escaped where the markup needs it."""
-    flat = printable(text, limit)
-    return _escape(flat) if markup == "slack" else flat
-
-
-def _escape(text: str) -> str:
-    # Slack's three control characters; `&` first, or it would escape the others' escapes.
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def _link(url: str, label: str, markup: Markup) -> str:
-    # `|` parts a Slack link's address from its label.
-    return f"<{_escape(url.replace('|', '%7C'))}|{label}>" if markup == "slack" else f"{label}: {url}"
-
-
-def _time(moment: datetime, zone: ZoneInfo) -> str:
-    try:
-        local = moment.astimezone(zone)
-    except OverflowError:  # some say "for ever" as the last minute of 9999, which Seoul does not have
-        local = moment
-    return f"{local:%Y-%m-%d %H:%M}"
-
-
-def _percent(ratio: float | None) -> str:
-    """One decimal, half up, as people round: 1 of 16 is 6.3%, where `:.1%` says 6.2%."""
-    if ratio is None or not 0 <= ratio <= 1:
-        return "-"
-    return f"{(Decimal(str(ratio)) * 100).quantize(Decimal('0.1'), ROUND_HALF_UP)}%"

@@ -13,15 +13,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from time import monotonic
+from typing import Any
 from uuid import UUID
 
+from services.notifier.blocks import context
 from services.notifier.destinations import Destination, Message, Posted
 from services.notifier.failures import Busy, Down, NotPosted, TooEarly, Unclear
-from services.notifier.messages import Language
+from services.notifier.wording import Language
 from shared.database import Database
 from shared.envelope import Envelope
 from shared.failures import Retry, Unavailable
@@ -35,6 +37,9 @@ RESENT: Mapping[Language, str] = {"ko": "(재전송)", "en": "(resent)"}
 
 PATIENCE = 30
 """Attempts after which an outage counts as the message's own failure: it must not go round for ever."""
+
+OFFERS = 3
+"""Attempts at what may be missing."""
 
 _CLAIM = """
 insert into feedback_loop.notification as n
@@ -113,7 +118,13 @@ class Poster:
         self._timing = timing or Timing()
 
     async def post_once(
-        self, key: str, envelope: Envelope, kind: str, text: str, thread: Posted | None = None
+        self,
+        key: str,
+        envelope: Envelope,
+        kind: str,
+        text: str,
+        thread: Posted | None = None,
+        blocks: Sequence[Mapping[str, Any]] = (),
     ) -> Posted:
         """Post `text` unless the message `key` is posted already; returns where it is.
 
@@ -122,6 +133,7 @@ class Poster:
             envelope: the event that it tells of.
             kind: `report` and so on; shown with the run's steps.
             thread: the message to answer, where the destination has threads.
+            blocks: shown in the text's stead, where the destination has them.
 
         Raises:
             Retry: another replica is at it, or it is in doubt whether it is posted.
@@ -131,7 +143,7 @@ class Poster:
         claim = await self._claim(key, envelope, kind)
         if isinstance(claim, Posted):
             return claim
-        message = Message(key, envelope.id, text, thread if self.destination.threads else None)
+        message = Message(key, envelope.id, text, thread if self.destination.threads else None, blocks)
         try:
             async with asyncio.timeout(self._timing.attempt):
                 posted, certain = await self._deliver(message, claim)
@@ -145,6 +157,29 @@ class Poster:
         async with self._database.connection() as connection:
             await connection.execute(_RECORD, key, posted.channel, posted.ts, certain)
         return posted
+
+    async def offer(
+        self, key: str, envelope: Envelope, kind: str, post: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Post what may be missing but not be there twice: whatever is in doubt is not tried again.
+
+        Raises:
+            NotPosted: it is not posted, or that is not known.
+            Retry: another replica is at it.
+        """
+        claim = await self._claim(key, envelope, kind)
+        if isinstance(claim, Posted) or claim.doubt is not None or claim.attempts > OFFERS:
+            return
+        try:
+            async with asyncio.timeout(self._timing.attempt):
+                await post()
+        except NotPosted as error:
+            if not error.maybe:  # else the lease stays, and runs out into doubt
+                async with self._database.connection() as connection:
+                    await connection.execute(_RELEASE, key, claim.attempts, False)
+            raise
+        async with self._database.connection() as connection:
+            await connection.execute(_RECORD, key, None, None, True)
 
     async def report_of(self, run: UUID) -> Posted | None:
         """Where a run's report is; None while it is not posted."""
@@ -177,7 +212,9 @@ class Poster:
         if claim.doubt < self._timing.settle:
             raise TooEarly(self._timing.settle - claim.doubt)
         log.warning("%s: posted again, marked: an earlier attempt may have posted it", message.key)
-        marked = replace(message, text=f"{message.text}\n{RESENT[self._language]}")
+        mark = RESENT[self._language]
+        blocks = [*message.blocks, context(mark)] if message.blocks else ()
+        marked = replace(message, text=f"{message.text}\n{mark}", blocks=blocks)
         return await self.destination.send(marked), False
 
     def _verdict(self, failure: NotPosted, claim: _Claim) -> Exception:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
@@ -19,7 +20,7 @@ import aiohttp
 
 from services.notifier.destinations import Message, Posted
 from services.notifier.failures import Down, NotPosted, Refused, Unclear, from_answer
-from services.notifier.messages import Markup
+from services.notifier.phrases import Markup
 
 if TYPE_CHECKING:  # slack_sdk is slow to import, and only needed where Slack is
     from slack_sdk.web.async_client import AsyncWebClient
@@ -36,8 +37,12 @@ _PAGES, _PAGE = 5, 200
 _SKEW = timedelta(minutes=1)
 """How far Slack's clock may be behind the database's."""
 _NO_THREAD = {"thread_not_found", "cannot_reply_to_message", "thread_locked", "message_not_found"}
+_NO_BLOCKS = {"invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long", "too_many_blocks"}
+"""Slack's words for blocks that it does not take: the text alone says all that must be said."""
 _CODE = re.compile(r"[a-z_]{1,60}")
 """What an error code looks like; a page of HTML does not."""
+
+log = logging.getLogger(__name__)
 
 # slack_sdk writes whole requests to its debug log, the webhook's address among them.
 _quiet = logging.getLogger("services.notifier.slack_sdk")
@@ -46,10 +51,11 @@ _quiet.setLevel(logging.WARNING)
 
 class Bot:
     """A channel, through Slack's Web API. The token needs `chat:write`; with `channels:history` (or
-    `groups:history`) a post in doubt can be looked up."""
+    `groups:history`) a post in doubt can be looked up, with `files:write` there are pictures."""
 
     markup: Markup = "slack"
     threads = True
+    pictures = True
 
     def __init__(self, token: str, channel: str, api_url: str, timeout: float = TIMEOUT) -> None:
         self.name = f"slack {channel}"
@@ -70,10 +76,14 @@ class Bot:
         return await self._post(message, self._channel, None)
 
     async def _post(self, message: Message, channel: str, thread_ts: str | None) -> Posted:
+        return await _with_or_without_blocks(message, lambda one: self._post_once(one, channel, thread_ts))
+
+    async def _post_once(self, message: Message, channel: str, thread_ts: str | None) -> Posted:
         answer = await _asked(
             self._client().chat_postMessage,
             channel=channel,
             text=message.text,
+            blocks=_listed(message.blocks),
             thread_ts=thread_ts,
             unfurl_links=False,
             unfurl_media=False,
@@ -83,6 +93,29 @@ class Bot:
             },
         )
         return Posted(answer.get("channel"), answer.get("ts"))
+
+    async def share(self, png: bytes, title: str, thread: Posted) -> None:
+        # The three steps of slack_sdk's files_upload_v2, which would repeat them at will.
+        client = self._client()
+        slot = await _asked(
+            client.files_getUploadURLExternal, filename="trend.png", length=len(png), alt_txt=title
+        )
+        assert client.session is not None
+        try:
+            async with client.session.post(
+                str(slot["upload_url"]), data=png, allow_redirects=False
+            ) as answer:
+                status = answer.status
+        except Exception as error:
+            raise Down(f"the picture could not be sent ({type(error).__name__})") from None
+        if status != 200:
+            raise Down(f"the picture was not taken: HTTP {status}")
+        await _asked(
+            client.files_completeUploadExternal,
+            files=[{"id": str(slot["file_id"]), "title": title}],
+            channel_id=thread.channel,
+            thread_ts=thread.ts,
+        )
 
     async def find(self, message: Message, since: datetime, channel: str | None) -> Posted | None:
         client, thread = self._client(), message.thread
@@ -137,6 +170,7 @@ class Webhook:
 
     markup: Markup = "slack"
     threads = False
+    pictures = False
     name = "slack webhook"
 
     def __init__(self, url: str, timeout: float = TIMEOUT) -> None:
@@ -145,9 +179,20 @@ class Webhook:
         self._made: AsyncWebhookClient | None = None
 
     async def send(self, message: Message) -> Posted:
+        return await _with_or_without_blocks(message, self._post_once)
+
+    async def share(self, png: bytes, title: str, thread: Posted) -> None:
+        raise NotImplementedError("a webhook takes no files")
+
+    async def _post_once(self, message: Message) -> Posted:
         client = self._client()
         try:
-            answer = await client.send(text=message.text, unfurl_links=False, unfurl_media=False)
+            answer = await client.send(
+                text=message.text,
+                blocks=_listed(message.blocks),
+                unfurl_links=False,
+                unfurl_media=False,
+            )
         except Exception as error:
             raise _failure(error) from None
         body = answer.body.strip()
@@ -181,6 +226,21 @@ class Webhook:
             self._made = AsyncWebhookClient(self._url, session=session, retry_handlers=[], logger=_quiet)
             self._made.proxy = None
         return self._made
+
+
+async def _with_or_without_blocks(message: Message, post: Callable[[Message], Awaitable[Posted]]) -> Posted:
+    """Post; where Slack refuses the blocks, the text alone: a report must not fail for its looks."""
+    try:
+        return await post(message)
+    except Refused as error:
+        if not message.blocks or error.code not in _NO_BLOCKS:
+            raise
+        log.warning("%s: posted without its blocks: Slack answered %s", message.key, error.code)
+        return await post(replace(message, blocks=()))
+
+
+def _listed(blocks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]] | None:
+    return [dict(block) for block in blocks] or None
 
 
 def _ts_of(key: str, messages: list[dict[str, Any]]) -> str | None:

@@ -38,7 +38,7 @@ def facts(likes: int = 87, dislikes: int = 13, **more: Any) -> dict[str, Any]:
         "likes": likes,
         "dislikes": dislikes,
         "total": total,
-        "ratio": dislikes / total,
+        "ratio": dislikes / total if total else None,
         "interval": None,
         "verdict": "ok",
         "reason": "within_threshold",

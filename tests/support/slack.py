@@ -9,6 +9,7 @@ async with FakeSlack() as slack:
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -18,7 +19,9 @@ from typing import Any, Literal, Self
 
 from aiohttp import web
 
-__all__ = ["FakeSlack", "Fault", "Stored"]
+from tests.support.slack_blocks import problems
+
+__all__ = ["FakeSlack", "Fault", "Picture", "Stored"]
 
 CHANNEL, CHANNEL_ID = "#reports", "C0REPORTS"
 TOKEN = "xoxb-5ecret-bot-token"
@@ -40,6 +43,15 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
+class Picture:
+    """A file that was shared into a thread."""
+
+    png: bytes
+    title: str
+    thread_ts: str
+
+
+@dataclass(frozen=True, slots=True)
 class Fault:
     """What befalls one post.
 
@@ -58,7 +70,8 @@ class Fault:
 
 
 class FakeSlack:
-    """One workspace with one channel, one bot in it and one webhook.
+    """One workspace with one channel, one bot in it and one webhook. Blocks that Slack would not take are
+    refused as Slack refuses them; leaving the context then fails, because the notifier makes do without.
 
     Attributes:
         messages: what the channel has, oldest first.
@@ -66,6 +79,10 @@ class FakeSlack:
         history_lag: seconds that a new message is missing from the history.
         history_error: what the history answers instead, such as `missing_scope`.
         page: most messages in one answer of the history.
+        pictures: what was shared, in order.
+        files_error: what the methods for files answer instead, such as `missing_scope`.
+        replies: what was sent to a `response_url`, in order.
+        problems: what was wrong with blocks.
     """
 
     def __init__(self) -> None:
@@ -74,6 +91,11 @@ class FakeSlack:
         self.history_lag = 0.0
         self.history_error: str | None = None
         self.page = 100
+        self.pictures: list[Picture] = []
+        self.files_error: str | None = None
+        self.replies: list[dict[str, Any]] = []
+        self.problems: list[str] = []
+        self._uploads: dict[str, bytes] = {}
         self._faults: deque[Fault] = deque()
         self._always: Fault | None = None
         self._runner: web.AppRunner | None = None
@@ -89,6 +111,10 @@ class FakeSlack:
     @property
     def webhook_url(self) -> str:
         return f"http://127.0.0.1:{self._port}{WEBHOOK_PATH}"
+
+    @property
+    def response_url(self) -> str:
+        return f"http://127.0.0.1:{self._port}/actions/T0TEAM/1/5ecret"
 
     @property
     def bot(self) -> dict[str, str]:
@@ -131,6 +157,10 @@ class FakeSlack:
                 web.route("*", "/api/conversations.info", self._info),
                 web.route("*", "/api/auth.test", self._auth_test),
                 web.route("*", "/api/api.test", self._api_test),
+                web.route("*", "/api/files.getUploadURLExternal", self._upload_url),
+                web.route("*", "/api/files.completeUploadExternal", self._complete_upload),
+                web.post("/upload/{id}", self._upload),
+                web.post("/actions/{path:.*}", self._reply),
                 web.post("/services/{path:.*}", self._webhook),
             ]
         )
@@ -147,6 +177,8 @@ class FakeSlack:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.go_away()
+        if kind is None:
+            assert self.problems == []
 
     # --- posting ------------------------------------------------------------------------
 
@@ -169,6 +201,8 @@ class FakeSlack:
         body = await request.json()
         if not body.get("text"):
             return web.Response(status=400, text="no_text")
+        if self._bad_blocks(body):
+            return web.Response(status=400, text="invalid_blocks")
 
         def store() -> web.StreamResponse:
             self._store(body, "webhook")
@@ -208,6 +242,8 @@ class FakeSlack:
             return "no_text"
         if len(body["text"]) > LONGEST_TEXT:
             return "msg_too_long"
+        if self._bad_blocks(body):
+            return "invalid_blocks"
         parents = [message.ts for message in self.messages if message.thread_ts is None]
         if body.get("thread_ts") is not None and body["thread_ts"] not in parents:
             return "thread_not_found"
@@ -217,6 +253,54 @@ class FakeSlack:
         ):
             return "invalid_metadata_format"
         return None
+
+    def _bad_blocks(self, body: Mapping[str, Any]) -> bool:
+        found = problems(body) if body.get("blocks") else []
+        self.problems += found
+        return bool(found)
+
+    # --- files, and answers to what people press ----------------------------------------
+
+    async def _upload_url(self, request: web.Request) -> web.StreamResponse:
+        self.calls.append("files.getUploadURLExternal")
+        query = {**request.query, **await request.post()}
+        if error := self._refuses(request) or self.files_error:
+            return _error(error)
+        if not query.get("filename") or not int(str(query.get("length", "0"))):
+            return _error("invalid_arguments")
+        id = f"F0{len(self._uploads)}"
+        self._uploads[id] = b"?" * int(str(query["length"]))
+        url = f"http://127.0.0.1:{self._port}/upload/{id}"
+        return web.json_response({"ok": True, "upload_url": url, "file_id": id})
+
+    async def _upload(self, request: web.Request) -> web.StreamResponse:
+        self.calls.append("upload")
+        id, body = request.match_info["id"], await request.read()
+        if len(body) != len(self._uploads.get(id, b"")):
+            return web.Response(status=400)
+        self._uploads[id] = body
+        return web.Response(text=f"OK - {len(body)}")
+
+    async def _complete_upload(self, request: web.Request) -> web.StreamResponse:
+        self.calls.append("files.completeUploadExternal")
+        query = {**request.query, **await request.post()}
+        if error := self._refuses(request) or self.files_error:
+            return _error(error)
+        parents = [message.ts for message in self.messages if message.thread_ts is None]
+        if query.get("channel_id") != CHANNEL_ID or query.get("thread_ts") not in parents:
+            return _error("invalid_channel")
+        for file in json.loads(str(query["files"])):
+            picture = Picture(self._uploads[file["id"]], file["title"], str(query["thread_ts"]))
+            self.pictures.append(picture)
+        return web.json_response({"ok": True, "files": []})
+
+    async def _reply(self, request: web.Request) -> web.StreamResponse:
+        self.calls.append("response_url")
+        body = await request.json()
+        if not body.get("text") or self._bad_blocks(body):
+            return web.json_response({"ok": False, "error": "invalid_blocks"}, status=400)
+        self.replies.append(body)
+        return web.json_response({"ok": True})
 
     def _store(self, body: Mapping[str, Any], by: Literal["bot", "webhook"]) -> str:
         latest = float(self.messages[-1].ts) if self.messages else 0.0
