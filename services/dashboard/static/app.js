@@ -1,13 +1,19 @@
-// The page: hears the stream, keeps the state, shows what changed.
+// The page: hears the stream, asks for the figures of what is filtered, shows what changed.
 
+import { Access } from "./access.js";
+import { Actions } from "./actions.js";
+import { download } from "./api.js";
+import { Backtest } from "./backtest.js";
 import { Connection } from "./connection.js";
+import { at, scheme, skeleton } from "./dom.js";
+import { Filters, oneSided, under } from "./filters.js";
+import { Loader } from "./loader.js";
+import { emptiness, news, Runs } from "./runs.js";
 import { State } from "./state.js";
-import { dayAndTime, language, word } from "./strings.js";
-import { RunCard, buildItem, element, emptiness, news, report, verdict } from "./view.js";
+import { count, dayAndTime, language, today, word } from "./strings.js";
+import { report, verdict } from "./verdict.js";
 
-const at = (id) => document.getElementById(id);
 const state = new State();
-const cards = new Map();
 const dirty = new Set();
 let drawing = false;
 
@@ -23,34 +29,15 @@ function changed(...ids) {
 
 function draw() {
   drawing = false;
-  const runs = state.newestFirst();
-  drawRuns(runs);
-  at("latest-body").replaceChildren(report(state.latest));
-  at("latest").hidden = runs.length === 0;
-  at("runs").hidden = false;
-  document.title = state.latest ? `${verdict(state.latest)} · AI Feedback Loop` : "AI Feedback Loop";
-  const others = state.otherBuilds();
-  at("builds").replaceChildren(...others.map(buildItem));
-  at("building").hidden = others.length === 0;
-  at("empty").hidden = runs.length > 0;
-  at("latest").removeAttribute("aria-busy");
-}
-
-function drawRuns(runs) {
-  for (const [id, card] of cards) {
-    if (!state.runs.has(id)) {
-      card.element.remove();
-      cards.delete(id);
-    }
-  }
-  runs.forEach((run, index) => {
-    let card = cards.get(run.id);
-    if (!card) cards.set(run.id, (card = new RunCard(run)));
-    if (dirty.has(run.id)) card.update(run, state.stepsOf(run), state.buildOf(run));
-    const there = at("list").children[index];
-    if (there !== card.element) at("list").insertBefore(card.element, there ?? null);
-  });
+  runs.draw(dirty);
   dirty.clear();
+  const shown = JSON.stringify(state.latest);
+  if (at("latest-body").dataset.shown !== shown) {
+    at("latest-body").dataset.shown = shown;
+    at("latest-body").replaceChildren(...report(state.latest));
+  }
+  at("latest").removeAttribute("aria-busy");
+  document.title = state.latest ? `${verdict(state.latest)} · AI Feedback Loop` : "AI Feedback Loop";
 }
 
 function say(text) {
@@ -61,6 +48,8 @@ function say(text) {
 
 const HEARD = {
   hello(data) {
+    // What happened meanwhile to the votes is not told again.
+    loader.load();
     if (data.resumed) return;
     state.replace(data);
     changed(...state.runs.keys());
@@ -68,25 +57,31 @@ const HEARD = {
   run(row) {
     const before = state.run(row);
     if (state.runs.has(row.id)) say(news(before, row));
+    if (row.decided_at !== before?.decided_at || row.retrain_outcome !== before?.retrain_outcome) loader.load();
     changed(row.id);
   },
   step(row) {
     state.step(row);
+    actions.heard(row);
     changed(row.run);
   },
   progress({ builds }) {
     state.progress(builds);
+    if (builds.some(({ running }) => !running)) loader.load();
     changed(...builds.map((build) => build.run));
+  },
+  votes() {
+    loader.load();
   },
   trouble() {
     stand("trouble");
   },
-  beat() {},
 };
 
 function hear(event, data) {
-  HEARD[event](data);
+  HEARD[event]?.(data);
   if (event !== "trouble" && event !== "beat") state.asOf = Date.now();
+  if (event === "beat" && loader.today !== today()) loader.load();
 }
 
 // --- how the connection stands ----------------------------------------------------------------
@@ -103,6 +98,33 @@ function stand(link, reason = "") {
   at("notice").hidden = !text;
 }
 
+// --- light and dark ---------------------------------------------------------------------------
+
+function themed() {
+  at("theme").textContent = word(scheme() === "dark" ? "theme.light" : "theme.dark");
+}
+
+at("theme").addEventListener("click", () => {
+  const next = scheme() === "dark" ? "light" : "dark";
+  document.documentElement.dataset.theme = next;
+  try {
+    localStorage.setItem("theme", next);
+  } catch {
+    // then it lasts as long as the page
+  }
+  const asked = new URLSearchParams(location.search);
+  if (asked.has("theme")) {
+    asked.set("theme", next);
+    history.replaceState(history.state, "", `?${asked}${location.hash}`);
+  }
+  themed();
+  loader.draw();
+});
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+  themed();
+  loader.draw();
+});
+
 // --- beginning --------------------------------------------------------------------------------
 
 for (const place of document.querySelectorAll("[data-text]")) place.textContent = word(place.dataset.text);
@@ -111,7 +133,70 @@ for (const place of document.querySelectorAll("[data-label]"))
 for (const link of document.querySelectorAll("#languages a")) {
   if (link.lang === language) link.setAttribute("aria-current", "true");
 }
-at("latest-body").replaceChildren(element("p", { class: "quiet" }, word("loading")));
+at("latest-body").replaceChildren(skeleton(3));
+at("runs-state").replaceChildren(skeleton(3));
+at("csv").title = word("csv.about");
 at("empty").replaceChildren(...emptiness());
+at("more").open = matchMedia("(min-width: 60rem)").matches;
+themed();
 stand("connecting");
-new Connection(hear, stand).open();
+
+const runs = new Runs(state);
+const filters = new Filters(() => {
+  loader.load(true);
+  backtest.load();
+});
+const access = new Access(begin);
+const actions = new Actions(access);
+const backtest = new Backtest();
+let arrived = false;
+const loader = new Loader(access, filters, (summary, fresh) => {
+  actions.update(summary);
+  if (fresh) say(word("said.votes", [count(fresh)]));
+  if (!arrived) {
+    arrived = true;
+    backtest.load();
+    // What stands above has just grown: go where the address points.
+    // A link to certain votes leads to them.
+    const [{ type }] = performance.getEntriesByType("navigation");
+    const target = location.hash.slice(1) || (oneSided() && type === "navigate" ? "votes" : "");
+    if (target) at(target)?.scrollIntoView();
+  }
+});
+const connection = new Connection(hear, stand);
+
+at("csv").addEventListener("click", async () => {
+  at("csv").disabled = true;
+  at("csv-failed").textContent = "";
+  try {
+    await download(under("/dashboard/votes.csv"), `votes-${today()}.csv`);
+  } catch (error) {
+    at("csv-failed").textContent = word("csv.failed", [error.reason]);
+  }
+  at("csv").disabled = false;
+});
+
+/** Ask what may be seen, then begin, or begin again with another token. */
+async function begin() {
+  try {
+    await access.load();
+  } catch (error) {
+    stand(error.status ? "waiting" : "unreachable", error.status ? error.reason : "");
+    setTimeout(begin, 2_000);
+    return;
+  }
+  actions.update();
+  const { figures } = access.may;
+  document.body.toggleAttribute("data-locked", !figures);
+  at("locked").replaceChildren(...(figures ? [] : [access.locked("figures")]));
+  at("locked").hidden = figures;
+  if (!figures) {
+    connection.close();
+    stand("locked");
+    return;
+  }
+  loader.anew = true;
+  connection.restart();
+}
+
+begin();

@@ -1,88 +1,122 @@
-// The connection to the stream: it resumes where it was, and says how it stands.
+// The connection to the stream: it resumes where it was, and says how it stands. Read by fetch rather
+// than by an EventSource, which could not carry the reader's token.
+
+import { get, headers } from "./api.js";
 
 const SILENCE = 40_000; // heartbeats come every 15 s; a laptop that slept holds a dead connection
 const HIDDEN = 60_000; // a page nobody looks at lets the database sleep
 const AGAIN = 2_000;
 const POLL = 10_000;
 
-const EVENTS = ["hello", "run", "step", "progress", "trouble", "beat"];
-
 export class Connection {
   /**
    * `on(event, data)` hears every event; `stand(state, reason)` hears how the connection stands:
-   * live, reconnecting, waiting (the server is not ready), unreachable, polling.
+   * live, reconnecting, waiting (the server is not ready), unreachable, polling, locked.
    */
   constructor(on, stand) {
     this.on = on;
     this.stand = stand;
     this.cursor = "";
-    this.source = null;
+    this.reading = null;
     this.timers = {};
-    this.hidden = undefined;
     document.addEventListener("visibilitychange", () => this.#lookedAt());
     window.addEventListener("online", () => this.open());
+    window.addEventListener("offline", () => this.#lost());
+    window.addEventListener("pageshow", (event) => event.persisted && this.open());
   }
 
-  open() {
+  async open() {
     this.close();
-    const from = this.cursor ? `?last_event_id=${encodeURIComponent(this.cursor)}` : "";
-    const source = new EventSource(`/dashboard/stream${from}`);
-    this.source = source;
+    const reading = (this.reading = new AbortController());
     this.#heard();
-    for (const name of EVENTS) {
-      source.addEventListener(name, (event) => {
-        this.cursor = event.lastEventId || this.cursor;
-        this.#heard();
-        if (name === "hello") this.stand("live");
-        this.on(name, JSON.parse(event.data));
-      });
+    const from = this.cursor ? `?last_event_id=${encodeURIComponent(this.cursor)}` : "";
+    let [answered, refused] = [false, false];
+    try {
+      const options = { signal: reading.signal, headers: headers(), cache: "no-store" };
+      const response = await fetch(`/dashboard/stream${from}`, options);
+      [answered, refused] = [true, !response.ok];
+      if (response.ok) await this.#read(response.body);
+    } catch {
+      // it broke, or was closed by us
     }
-    source.onerror = () => {
-      if (source !== this.source) return;
-      if (source.readyState === EventSource.CONNECTING) this.stand("reconnecting");
-      else this.#refused();
-    };
+    if (reading !== this.reading) return;
+    if (refused) await this.#refused(reading);
+    else this.#again(answered ? "reconnecting" : "unreachable", AGAIN);
   }
 
   close() {
-    this.source?.close();
-    this.source = null;
+    this.reading?.abort();
+    this.reading = null;
     for (const timer of Object.values(this.timers)) clearTimeout(timer);
+  }
+
+  /** Forget what was heard: the next thing is a snapshot. */
+  restart() {
+    this.cursor = "";
+    this.open();
+  }
+
+  async #read(body) {
+    const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+    for (let rest = ""; ; ) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      const messages = (rest + value).split("\n\n");
+      rest = messages.pop();
+      this.#heard();
+      for (const message of messages) this.#message(message);
+    }
+  }
+
+  #message(text) {
+    const fields = {};
+    for (const line of text.split("\n")) {
+      const [, field, value] = /^(\w+): ?(.*)$/.exec(line) ?? [];
+      if (field) fields[field] = value;
+    }
+    if (fields.id) this.cursor = fields.id;
+    if (!fields.event) return;
+    if (fields.event === "hello") this.stand("live");
+    this.on(fields.event, JSON.parse(fields.data));
   }
 
   #heard() {
     clearTimeout(this.timers.silence);
-    this.timers.silence = setTimeout(() => {
-      this.stand("reconnecting");
-      this.open();
-    }, SILENCE);
+    this.timers.silence = setTimeout(() => this.#again("reconnecting", 0), SILENCE);
   }
 
   /** The server answered, but gave no stream: ask why, and try again. */
-  async #refused() {
-    this.close();
-    let pause = AGAIN;
+  async #refused(reading) {
+    let [state, pause, reason] = ["unreachable", AGAIN, ""];
     try {
-      const answer = await fetch("/dashboard/runs", { cache: "no-store" });
-      const body = await answer.json();
-      if (answer.ok) {
-        // There is data, but no stream to be had: then every now and then.
-        pause = POLL;
-        this.stand("polling");
-        this.cursor = body.cursor;
-        this.on("hello", { resumed: false, ...body });
-      } else {
-        this.stand("waiting", body.reason);
-      }
-    } catch {
-      this.stand("unreachable");
+      const body = await get("/dashboard/runs", { signal: reading.signal });
+      // There is data, but no stream to be had: then every now and then.
+      [state, pause] = ["polling", POLL];
+      this.cursor = body.cursor;
+      this.on("hello", { resumed: false, ...body });
+    } catch (error) {
+      if (error.status) [state, reason] = [[401, 403].includes(error.status) ? "locked" : "waiting", error.reason];
     }
-    if (!this.source) this.timers.again = setTimeout(() => this.open(), pause);
+    if (reading !== this.reading) return;
+    if (state === "locked") this.close();
+    this.#again(state, state === "locked" ? null : pause, reason);
+  }
+
+  /** The machine has no network: what would come of waiting is known already. */
+  #lost() {
+    this.close();
+    this.stand("unreachable");
+  }
+
+  #again(state, pause, reason) {
+    clearTimeout(this.timers.silence);
+    this.stand(navigator.onLine ? state : "unreachable", reason);
+    if (pause !== null) this.timers.again = setTimeout(() => this.open(), pause);
   }
 
   #lookedAt() {
-    clearTimeout(this.hidden);
-    if (document.hidden) this.hidden = setTimeout(() => this.close(), HIDDEN);
-    else if (!this.source) this.open();
+    clearTimeout(this.timers.hidden);
+    if (document.hidden) this.timers.hidden = setTimeout(() => this.close(), HIDDEN);
+    else if (!this.reading) this.open();
   }
 }
