@@ -31,6 +31,7 @@ KOREAN = {
     "One of": "선택지",
     "Where it runs": "실행 환경",
     "Trigger": "트리거",
+    "Access": "접근 권한",
     "Decision": "판정",
     "Report": "보고서",
     "Slack": "Slack",
@@ -47,8 +48,21 @@ KOREAN = {
     ),
     "Kind of RabbitMQ queue to declare": "선언할 RabbitMQ 큐의 종류",
     "Topic exchange, and the prefix of every queue's name": "토픽 익스체인지 이름이자 모든 큐 이름의 접두사",
+    "`0`: the user of `AMQP_URL` may not declare queues; `doctor --fix` has made them": (
+        "`0`: `AMQP_URL`의 사용자는 큐를 선언할 수 없습니다. `doctor --fix`가 만들어 둡니다"
+    ),
+    "RabbitMQ's HTTP API with an administrator's user and password, for `doctor --fix` alone": (
+        "관리자 계정이 든 RabbitMQ HTTP API 주소. `doctor --fix`만 씁니다"
+    ),
+    "Passwords of the services' own users, such as `trigger=…,collector=…`, for `migrate --roles` and"
+    " `doctor --fix` alone": (
+        "서비스별 사용자의 비밀번호(예: `trigger=…,collector=…`). `migrate --roles`와 `doctor --fix`만 씁니다"
+    ),
     "Folder of the embedded PostgreSQL (used when `DATABASE_URL` is not set)": (
         "내장 PostgreSQL의 폴더 (`DATABASE_URL`이 없을 때 사용)"
+    ),
+    "Days after which what users wrote, and who they are, is removed; the counts stay (`0`: never)": (
+        "이 일수가 지나면 사용자가 쓴 글과 사용자 정보를 지웁니다. 집계는 남습니다 (`0`: 지우지 않음)"
     ),
     "`production` warns at start about an open trigger; implied on Render": (
         "`production`이면 시작할 때 토큰 없는 트리거를 경고합니다. Render에서는 자동으로 적용됩니다"
@@ -63,16 +77,39 @@ KOREAN = {
     "Minutes after a run's start in which further hits join it": (
         "실행이 시작된 뒤, 이후의 호출이 같은 실행에 합류하는 시간(분)"
     ),
-    "Bearer token for votes, conversations, documents and search; not set: open to anyone": (
-        "투표·대화·문서·검색의 Bearer 토큰. 비워 두면 누구나 호출할 수 있습니다"
+    "API key of cron-job.org, for `feedback-loop schedule` alone": (
+        "cron-job.org의 API 키. `feedback-loop schedule`만 씁니다"
+    ),
+    "cron-job.org's REST API": "cron-job.org REST API 주소",
+    "Bearer token for votes, conversations and search; not set: open to anyone": (
+        "투표·대화·검색의 Bearer 토큰. 비워 두면 누구나 호출할 수 있습니다"
     ),
     "Bearer token for the dashboard and search; not set: its figures are open, and in production what"
     " people wrote needs `API_TOKEN`": (
         "대시보드와 검색의 Bearer 토큰. 비워 두면 수치는 공개되고, 운영 환경에서 사용자가 쓴 글은"
         " `API_TOKEN`이 있어야 보입니다"
     ),
-    "Bearer token for everything, the dashboard's actions among it (default: `API_TOKEN`)": (
-        "대시보드의 실행 버튼을 포함해 모든 것을 여는 Bearer 토큰 (기본값: `API_TOKEN`)"
+    "Bearer token for everything, documents and the dashboard's actions among it (default: `API_TOKEN`)": (
+        "문서와 대시보드의 실행 버튼을 포함해 모든 것을 여는 Bearer 토큰 (기본값: `API_TOKEN`)"
+    ),
+    "Key that signs vote tokens for browsers, 32 characters or more; several with commas between: the first"
+    " signs, all are taken; not set: there are none": (
+        "브라우저용 투표 토큰을 서명하는 키(32자 이상). 쉼표로 여럿을 적으면 첫 번째로 서명하고"
+        " 모두 받아들입니다. 비워 두면 투표 토큰을 쓰지 않습니다"
+    ),
+    "Origins whose pages may call `/feedback`, such as `https://shop.example`, with commas between; empty:"
+    " none": (
+        "`/feedback`을 호출할 수 있는 웹 페이지의 오리진(예: `https://shop.example`, 쉼표로 구분)."
+        " 비우면 아무도 호출할 수 없습니다"
+    ),
+    "Requests a minute of one caller without a token; `0`: no limit (default: 600 in production, else"
+    " 60,000)": (
+        "토큰 없는 호출자 하나의 분당 요청 수. `0`: 제한 없음 (기본값: 운영 환경 600, 그 외 60,000)"
+    ),
+    "Proxies in front that add to `X-Forwarded-For`; 0: the header is not believed (default: 3 on Render,"
+    " else 0)": (
+        "`X-Forwarded-For`에 주소를 덧붙이는 앞단 프록시의 수. 0: 헤더를 믿지 않음"
+        " (기본값: Render에서 3, 그 외 0)"
     ),
     "`always`: a report of every run; `on_change`: only where the state changes, or acts": (
         "`always`: 실행마다 보고. `on_change`: 상태가 바뀌거나 조치할 때만"
@@ -84,8 +121,8 @@ KOREAN = {
     "Signing secret of the Slack app: turns on `/ai-report` and the buttons": (
         "Slack 앱의 서명 비밀값. `/ai-report`와 버튼을 켭니다"
     ),
-    "Ids of the Slack users who may press the buttons, with commas between; empty: nobody": (
-        "버튼을 누를 수 있는 Slack 사용자 ID(쉼표로 구분). 비우면 아무도 누를 수 없습니다"
+    "Ids of the Slack users who may use `/ai-report` and the buttons, with commas between; empty: nobody": (
+        "`/ai-report`와 버튼을 쓸 수 있는 Slack 사용자 ID(쉼표로 구분). 비우면 아무도 쓸 수 없습니다"
     ),
     "`wilson`: act on what is certain; `ratio`: negative ratio over the threshold": (
         "`wilson`: 통계적으로 확실할 때만 조치, `ratio`: 부정 비율이 기준을 넘으면 조치"
@@ -105,7 +142,9 @@ KOREAN = {
     "Address behind the report's link (default: the public URL of this service)": (
         "보고서 링크의 주소 (기본값: 이 서비스의 공개 URL)"
     ),
-    "Bot token (`xoxb-…`, scope `chat:write`)": "봇 토큰 (`xoxb-…`, 권한 `chat:write`)",
+    "Bot token (`xoxb-…`, scopes `chat:write`, and `files:write` for the picture)": (
+        "봇 토큰 (`xoxb-…`, 권한 `chat:write`, 추이 그림에는 `files:write`)"
+    ),
     "Channel the bot posts to, name or id": "봇이 글을 올릴 채널의 이름 또는 ID",
     "Incoming webhook, instead of bot and channel": "봇과 채널 대신 쓰는 Incoming Webhook",
     "`1`: also post when a run starts": "`1`: 실행이 시작될 때도 알립니다",

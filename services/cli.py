@@ -249,6 +249,19 @@ def _tell(event: Event, done: str) -> None:
 
 
 @main.command()
+@click.option("--user", "person", required=True, metavar="ID", help="As your bot names the user.")
+@click.option("--app", help="Which app  [default: all]")
+@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+def forget(person: str, app: str | None, dry_run: bool) -> None:
+    """Remove a person's votes, comments and conversations, and what was learned from their questions."""
+    from services.privacy import forget_person
+
+    if not person.strip():
+        raise click.BadParameter("is empty", param_hint="--user")
+    _run(forget_person(_settings(log_level="WARNING"), person, app, dry_run))
+
+
+@main.command()
 @click.option("--days", default=90, show_default=True, type=click.IntRange(1, 3650))
 @click.option("--app", default="default", show_default=True)
 @click.option(
@@ -261,21 +274,41 @@ def backtest(days: int, app: str, threshold: float | None) -> None:
     _run(replay_history(_settings(), app, days, threshold))
 
 
+@main.command("vote-token")
+@click.argument("conversation")
+@click.option("--app", default="default", show_default=True)
+@click.option("--user", default="", help="Whose votes they are  [default: nobody's]")
+@click.option("--message", help="The only answer to vote on  [default: any of the conversation]")
+@click.option("--minutes", default=60, show_default=True, type=click.IntRange(1, 7 * 24 * 60))
+def vote_token(conversation: str, app: str, user: str, message: str | None, minutes: int) -> None:
+    """Make a token that lets a browser vote in one conversation. Needs VOTE_TOKEN_SECRET, no connection."""
+    from services.errands import make_vote_token
+
+    click.echo(make_vote_token(_settings(log_level="WARNING"), conversation, app, user, message, minutes))
+
+
 @main.command()
-def migrate() -> None:
+@click.option("--roles", is_flag=True, help="Also make a role with its rights for each service.")
+@click.option("--print", "printed", is_flag=True, help="Only print the SQL for these roles.")
+def migrate(roles: bool, printed: bool) -> None:
     """Bring the database's schema up to date."""
     from services.errands import migrate_database
+    from services.rights import as_sql
 
-    _run(migrate_database(_settings()))
+    if printed:
+        click.echo("\n".join(as_sql()))
+    else:
+        _run(migrate_database(_settings(), roles))
 
 
 @main.command()
-def doctor() -> None:
+@click.option("--fix", is_flag=True, help="Make RabbitMQ's queues, and a user for each service, instead.")
+def doctor(fix: bool) -> None:
     """Check database, pgvector, broker, topology, Slack and embedder; say what to do about each."""
-    from services.doctor import examine
+    from services.doctor import examine, mend
 
     settings = _settings(log_level="ERROR")
-    if not asyncio.run(examine(settings)):
+    if not asyncio.run(mend(settings) if fix else examine(settings)):
         sys.exit(1)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import timedelta
 from pathlib import Path
 
 import aiohttp
 import click
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
@@ -15,17 +17,22 @@ from services.console import errand, follow_build, progress_bar, request, until_
 from services.embedder.ingest import take_over_folder
 from services.embedder.search import Question, Searcher
 from services.glance import connect
+from services.rights import RightsError, make_database_roles
 from shared import backtest, policy
 from shared.embedding.models import make_embedder
 from shared.events import Event, GenerationRequested, RetrainCompleted, RollbackRequested, Skipped
 from shared.failures import Reject, Unavailable
+from shared.http import fields_of
 from shared.owner_tables import read_owner_tables
+from shared.roles import user
 from shared.settings import Settings
+from shared.vote_token import VoteToken, issue
 
 __all__ = [
     "hit",
     "import_votes",
     "ingest_folder",
+    "make_vote_token",
     "migrate_database",
     "replay_history",
     "roll_back",
@@ -126,10 +133,19 @@ async def show_search(settings: Settings, question: str, k: int, app: str, as_js
             console.print(f"   {hit.heading}\n   {text[:200]}", markup=False, highlight=False)
 
 
-async def migrate_database(settings: Settings) -> None:
+async def migrate_database(settings: Settings, roles: bool) -> None:
     dsn_given = settings.database_url is not None
     database = await connect(settings)
-    await database.close()
+    try:
+        if roles:
+            async with database.transaction() as connection:
+                notes = await make_database_roles(connection, settings.passwords)
+            users = ", ".join(map(user, settings.passwords)) or "none, as ROLE_PASSWORDS is not set"
+            click.echo("\n".join([*notes, f"each service's group has its rights; users: {users}"]))
+    except RightsError as error:
+        raise click.ClickException(str(error)) from None
+    finally:
+        await database.close()
     click.echo(f"the schema is up to date ({'DATABASE_URL' if dsn_given else settings.data_dir})")
 
 
@@ -201,3 +217,23 @@ def _conclude(console: Console, completed: RetrainCompleted) -> None:
     if completed.outcome not in ("promoted", "unchanged"):
         raise click.ClickException(said)
     console.print(said, highlight=False)
+
+
+def make_vote_token(
+    settings: Settings, conversation: str, app: str, user: str, message: str | None, minutes: int
+) -> str:
+    """A vote token, made here.
+
+    Raises:
+        ClickException: there is no key, or what it is to say does not fit.
+    """
+    if not settings.vote_token_keys:
+        raise click.ClickException("VOTE_TOKEN_SECRET is not set: it must be the one of the service")
+    expires = int(time.time()) + minutes * 60
+    try:
+        token = VoteToken(
+            app=app, conversation_id=conversation, message_id=message, user_id=user, exp=expires
+        )
+    except ValidationError as error:
+        raise click.ClickException(": ".join(fields_of(error))) from None
+    return issue(token, settings.vote_token_keys)

@@ -1,7 +1,12 @@
-"""What every HTTP route shares: errors as JSON with a field and a reason, bodies parsed into models."""
+"""What every HTTP route shares: errors as JSON with a field and a reason, bodies parsed into models.
+
+What is guaranteed: no more of a body is kept than its route takes, unpacked; a body that does not arrive
+in time ends its request. What is not: anything about what a handler does with it.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable
@@ -14,7 +19,9 @@ from shared.bus import BusError
 from shared.database import is_unavailable
 
 __all__ = [
+    "BODY_LIMIT",
     "MAX_BODY",
+    "SMALL_BODY",
     "BadRequest",
     "NotReady",
     "errors",
@@ -28,8 +35,16 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
+SMALL_BODY = 128 * 1024
+"""Bytes of a request body, where a route does not say otherwise."""
 MAX_BODY = 1024 * 1024
-"""Bytes of a request body."""
+"""Bytes of a body with many items."""
+BODY_LIMIT = web.RequestKey("body_limit", int)
+"""Most bytes of this request's body, as its route says."""
+BODY_TIME = 30.0
+"""Seconds for a small body to arrive."""
+SLOWEST = 256 * 1024
+"""Bytes in each second more that a large one gets."""
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -88,29 +103,42 @@ def unavailable(reason: str) -> web.Response:
     return web.json_response({"status": "unavailable", "reason": reason}, status=503)
 
 
-async def read_body(request: web.Request, limit: int = MAX_BODY) -> bytes:
+async def read_body(request: web.Request) -> bytes:
     """The request's body.
 
     Raises:
-        BadRequest: it is larger than `limit` bytes (413).
+        BadRequest: it is larger than its route takes (413), or has not arrived in time (408).
     """
+    limit = request.get(BODY_LIMIT, SMALL_BODY)
+    seconds = BODY_TIME + limit / SLOWEST
+    try:
+        async with asyncio.timeout(seconds):
+            return await _read(request, limit)
+    except TimeoutError:
+        raise BadRequest("body", f"has not arrived within {seconds:g} s", status=408) from None
+
+
+async def _read(request: web.Request, limit: int) -> bytes:
+    too_large = BadRequest("body", f"larger than {limit} bytes", status=413)
+    if (request.content_length or 0) > limit:
+        raise too_large
     body = bytearray()
     async for part in request.content.iter_any():
         body += part
         if len(body) > limit:
-            raise BadRequest("body", f"larger than {limit} bytes", status=413)
+            raise too_large
     return bytes(body)
 
 
-async def read_json(request: web.Request, limit: int = MAX_BODY) -> Any:
+async def read_json(request: web.Request) -> Any:
     """The request's JSON body.
 
     Raises:
-        BadRequest: another content type (415), too large (413), or no JSON (400).
+        BadRequest: another content type (415), too large (413), too slow (408), or no JSON (400).
     """
     if request.content_type != "application/json":
         raise BadRequest("content-type", "must be application/json", status=415)
-    body = await read_body(request, limit)
+    body = await read_body(request)
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:

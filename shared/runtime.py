@@ -17,13 +17,16 @@ from typing import TYPE_CHECKING
 import aiohttp
 from aiohttp import web
 
-from shared import http, runs
+from shared import http, reference, runs
 from shared.access import Guard
 from shared.bus import Bus, BusError, Topology
+from shared.contract import Contract
 from shared.database import Database, DatabaseUnavailable
 from shared.embedded import start_postgres
 from shared.envelope import Envelope
+from shared.listener import serve
 from shared.memory import MemoryBus
+from shared.openapi import Group, document
 from shared.outbox import Outbox
 from shared.router import Registration, Router
 from shared.settings import Settings
@@ -55,12 +58,12 @@ class Kernel:
     """Why `ready` is not set."""
     stopping: bool = False
     """It will not become ready again."""
+    guard: Guard = field(init=False)
+    """Who may call which route."""
     _embedder: Embedder | None = None
 
-    @property
-    def guard(self) -> Guard:
-        """Who may call which route."""
-        return Guard(self.settings)
+    def __post_init__(self) -> None:
+        self.guard = Guard(self.settings)
 
     def embedder(self) -> Embedder:
         """The one embedding model of this process, loaded when it is first used."""
@@ -99,6 +102,7 @@ class Service:
         on_start: runs once when database and bus are there.
         on_stop: runs at shutdown, before connections close.
         announces: see `Router`.
+        contract: what its routes do and which events it sends, for whoever calls it.
     """
 
     name: str
@@ -109,6 +113,7 @@ class Service:
     on_start: Hook | None = None
     on_stop: Hook | None = None
     announces: bool = True
+    contract: Contract = field(default_factory=lambda: Contract(""))
 
 
 Builder = Callable[[Kernel], Service]
@@ -135,6 +140,12 @@ class Runtime:
         if settings.render and settings.render_external_url:
             self.kernel.outbox.while_open = self._stay_awake
         self.services = [build(self.kernel) for build in builders]
+        self.groups = [Group("process", reference.ABOUT, self._own_routes(), reference.OPERATIONS)]
+        self.groups += [
+            Group(service.name, service.contract.about, service.routes, service.contract.operations)
+            for service in self.services
+        ]
+        self.routes = [route for group in self.groups for route in group.routes]
         self.routers = [self._router(service) for service in self.services if service.registrations]
         self._afterwards: list[Hook] = []
         self._runner: web.AppRunner | None = None
@@ -193,16 +204,7 @@ class Runtime:
     # --- starting -----------------------------------------------------------------------
 
     async def _serve(self) -> None:
-        app = web.Application(middlewares=[http.errors], client_max_size=http.MAX_BODY)
-        guard = self.kernel.guard
-        app.add_routes(
-            [web.get("/healthz", guard.open(self._live)), web.get("/readyz", guard.open(self._readiness))]
-        )
-        for service in self.services:
-            app.add_routes(service.routes)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=5, handler_cancellation=False)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, self.settings.host, self.settings.port).start()
+        self._runner = await serve(self.routes, self.settings, self.kernel.guard)
 
     async def _connect(self) -> None:
         if self.settings.render and self.settings.database_url is None:
@@ -282,6 +284,15 @@ class Runtime:
 
     # --- health -------------------------------------------------------------------------
 
+    def _own_routes(self) -> list[web.AbstractRouteDef]:
+        guard = self.kernel.guard
+        return [
+            # Not limited: an answer costs no more than a refusal, and a platform kills what refuses it.
+            web.get("/healthz", guard.open(self._live, rate="none")),
+            web.get("/readyz", guard.open(self._readiness, rate="ample")),
+            *reference.routes(guard, lambda: document(self.groups)),
+        ]
+
     async def _live(self, request: web.Request) -> web.Response:
         return web.json_response({"status": "ok"})
 
@@ -306,7 +317,7 @@ def _make_bus(settings: Settings, topology: Topology) -> Bus:
         return MemoryBus(topology)
     from shared.rabbit import RabbitBus  # slow to import, and only needed here
 
-    return RabbitBus(settings.amqp_url.get_secret_value(), topology)
+    return RabbitBus(settings.amqp_url.get_secret_value(), topology, settings.amqp_declare)
 
 
 @asynccontextmanager

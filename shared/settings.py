@@ -16,9 +16,14 @@ from zoneinfo import ZoneInfo
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from shared.roles import ROLES
+
 __all__ = ["Settings", "SettingsError", "duration", "load"]
 
 _DURATION = re.compile(r"(\d{1,5})\s*([mhd])", re.ASCII)
+RENDER_PROXIES = 3
+"""Render's header reads "caller, Cloudflare, Render" (https://github.com/arcjet/arcjet-js/issues/5411);
+what the caller claims stands before these."""
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -26,6 +31,11 @@ def duration(text: str) -> timedelta | None:
     """The time that `90m`, `24h` or `7d` says; None for anything else."""
     found = _DURATION.fullmatch(text)
     return timedelta(**{_UNITS[found[2]]: int(found[1])}) if found else None
+
+
+def _parts(text: str) -> list[str]:
+    """What stands between the commas."""
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 class SettingsError(Exception):
@@ -58,8 +68,27 @@ class Settings(BaseSettings):
         pattern=r"^[A-Za-z0-9._-]{1,80}$",
         description="Topic exchange, and the prefix of every queue's name",
     )
+    amqp_declare: bool = Field(
+        True, description="`0`: the user of `AMQP_URL` may not declare queues; `doctor --fix` has made them"
+    )
+    rabbitmq_management_url: SecretStr | None = Field(
+        None,
+        description="RabbitMQ's HTTP API with an administrator's user and password, for `doctor --fix` alone",
+    )
+    role_passwords: SecretStr | None = Field(
+        None,
+        description="Passwords of the services' own users, such as `trigger=…,collector=…`, for"
+        " `migrate --roles` and `doctor --fix` alone",
+    )
     data_dir: Path = Field(
         Path(".data"), description="Folder of the embedded PostgreSQL (used when `DATABASE_URL` is not set)"
+    )
+    retention_days: int = Field(
+        0,
+        ge=0,
+        le=36_500,
+        description="Days after which what users wrote, and who they are, is removed; the counts stay"
+        " (`0`: never)",
     )
     environment: Literal["development", "production"] = Field(
         "development", description="`production` warns at start about an open trigger; implied on Render"
@@ -78,9 +107,15 @@ class Settings(BaseSettings):
     trigger_window: int = Field(
         20, ge=1, le=1440, description="Minutes after a run's start in which further hits join it"
     )
+    cron_job_org_api_key: SecretStr | None = Field(
+        None, description="API key of cron-job.org, for `feedback-loop schedule` alone"
+    )
+    cron_job_org_api_url: str = Field("https://api.cron-job.org", description="cron-job.org's REST API")
+
+    # Access
     api_token: SecretStr | None = Field(
         None,
-        description="Bearer token for votes, conversations, documents and search; not set: open to anyone",
+        description="Bearer token for votes, conversations and search; not set: open to anyone",
     )
     read_token: SecretStr | None = Field(
         None,
@@ -89,7 +124,33 @@ class Settings(BaseSettings):
     )
     admin_token: SecretStr | None = Field(
         None,
-        description="Bearer token for everything, the dashboard's actions among it (default: `API_TOKEN`)",
+        description="Bearer token for everything, documents and the dashboard's actions among it (default:"
+        " `API_TOKEN`)",
+    )
+    vote_token_secret: SecretStr | None = Field(
+        None,
+        description="Key that signs vote tokens for browsers, 32 characters or more; several with commas"
+        " between: the first signs, all are taken; not set: there are none",
+    )
+    cors_origins: str = Field(
+        "",
+        pattern=r"^\s*(https?://[a-z0-9.-]+(:\d{1,5})?(\s*,\s*|\s*$))*$",
+        description="Origins whose pages may call `/feedback`, such as `https://shop.example`, with commas"
+        " between; empty: none",
+    )
+    rate_limit: int | None = Field(
+        None,
+        ge=0,
+        le=1_000_000,
+        description="Requests a minute of one caller without a token; `0`: no limit (default: 600 in"
+        " production, else 60,000)",
+    )
+    trusted_proxies: int | None = Field(
+        None,
+        ge=0,
+        le=10,
+        description="Proxies in front that add to `X-Forwarded-For`; 0: the header is not believed"
+        " (default: 3 on Render, else 0)",
     )
 
     # Decision
@@ -121,7 +182,9 @@ class Settings(BaseSettings):
     )
 
     # Slack
-    slack_bot_token: SecretStr | None = Field(None, description="Bot token (`xoxb-…`, scope `chat:write`)")
+    slack_bot_token: SecretStr | None = Field(
+        None, description="Bot token (`xoxb-…`, scopes `chat:write`, and `files:write` for the picture)"
+    )
     slack_channel: str | None = Field(None, description="Channel the bot posts to, name or id")
     slack_webhook_url: SecretStr | None = Field(
         None, description="Incoming webhook, instead of bot and channel"
@@ -134,7 +197,8 @@ class Settings(BaseSettings):
     slack_allowed_users: str = Field(
         "",
         pattern=r"^\s*([UW][A-Z0-9]{2,20}(\s*,\s*|\s*$))*$",
-        description="Ids of the Slack users who may press the buttons, with commas between; empty: nobody",
+        description="Ids of the Slack users who may use `/ai-report` and the buttons, with commas between;"
+        " empty: nobody",
     )
     slack_api_url: str = Field("https://slack.com/api/", description="Slack's Web API (GovSlack has its own)")
 
@@ -153,6 +217,22 @@ class Settings(BaseSettings):
         description="File of questions and the documents they should find, that no retrain may make worse",
     )
     embedding_batch: int = Field(32, ge=1, le=512, description="Chunks in one embedding batch")
+
+    @field_validator("vote_token_secret")
+    @classmethod
+    def _long_keys(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and any(len(key) < 32 for key in _parts(value.get_secret_value())):
+            raise ValueError("each key must have at least 32 characters")
+        return value
+
+    @field_validator("role_passwords")
+    @classmethod
+    def _known_roles(cls, value: SecretStr | None) -> SecretStr | None:
+        for part in _parts(value.get_secret_value()) if value else ():
+            name, _, password = part.partition("=")
+            if name not in ROLES or not password:
+                raise ValueError(f"each part must be a service and its password: {', '.join(ROLES)}")
+        return value
 
     @field_validator("timezone")
     @classmethod
@@ -179,6 +259,37 @@ class Settings(BaseSettings):
     @property
     def production(self) -> bool:
         return self.environment == "production" or self.render
+
+    @property
+    def vote_token_keys(self) -> tuple[bytes, ...]:
+        """The keys of vote tokens, the one that signs first."""
+        secret = self.vote_token_secret
+        return tuple(key.encode() for key in _parts(secret.get_secret_value())) if secret else ()
+
+    @property
+    def passwords(self) -> dict[str, str]:
+        """The passwords of the services' own users, by service."""
+        parts = _parts(self.role_passwords.get_secret_value()) if self.role_passwords else []
+        return {name: password for name, _, password in (part.partition("=") for part in parts)}
+
+    @property
+    def origins(self) -> frozenset[str]:
+        """The origins whose pages may vote."""
+        return frozenset(_parts(self.cors_origins))
+
+    @property
+    def requests_a_minute(self) -> int:
+        """How often one caller without a token may call; 0: as often as it likes."""
+        if self.rate_limit is not None:
+            return self.rate_limit
+        return 600 if self.production else 60_000
+
+    @property
+    def proxies(self) -> int:
+        """How many entries of `X-Forwarded-For`, from the right, are the platform's word."""
+        if self.trusted_proxies is not None:
+            return self.trusted_proxies
+        return RENDER_PROXIES if self.render else 0
 
     @property
     def zone(self) -> ZoneInfo:

@@ -18,6 +18,7 @@ from services.collector import ledger
 from services.collector.bodies import Conversation, ConversationBatch, FeedbackBatch, FeedbackBody, KeyBody
 from services.collector.votes import Retraction, Vote, fold
 from shared import http
+from shared.access import voter_of
 from shared.database import Connection, is_conflict
 from shared.runtime import Kernel
 
@@ -38,6 +39,7 @@ class Collector:
     async def put_feedback(self, request: web.Request) -> web.Response:
         """`POST|PUT /feedback`: cast a vote, add a reason to it, or retract it with null."""
         body = http.read_model(FeedbackBody, await http.read_json(request))
+        _covered(request, body)
         change = body.change()
         retracted = await self._take([change], [body.created_at], "")
         return _retracted(retracted) if isinstance(change, Retraction) else _ok("Feedback recorded.")
@@ -45,7 +47,9 @@ class Collector:
     async def delete_feedback(self, request: web.Request) -> web.Response:
         """`DELETE /feedback`: retract; the key as JSON or in the query."""
         given = await http.read_json(request) if request.can_read_body else dict(request.query)
-        key = http.read_model(KeyBody, given).key
+        body = http.read_model(KeyBody, given)
+        _covered(request, body)
+        key = body.key
         return _retracted(await self._take([Retraction(key)], [], ""))
 
     async def post_batch(self, request: web.Request) -> web.Response:
@@ -102,6 +106,22 @@ class Collector:
                 if not is_conflict(error) or attempt == ATTEMPTS - 1:
                     raise
         raise AssertionError  # the last attempt returns or raises
+
+
+def _covered(request: web.Request, body: KeyBody) -> None:
+    """Raises BadRequest (403) where the caller's vote token is for another vote.
+
+    When a vote was cast and what it is counted for is the server's to say, not a browser's.
+    """
+    voter = voter_of(request)
+    if voter is None:
+        return
+    field = voter.refusal(body.app, body.conversation_id, body.message_id, body.user_id)
+    if field is not None:
+        raise http.BadRequest(field, "is not the one of the vote token", status=403)
+    for field in ("created_at", "generation", "source"):
+        if getattr(body, field, None) is not None:
+            raise http.BadRequest(field, "cannot be said with a vote token", status=403)
 
 
 async def _not_from_the_future(connection: Connection, times: Sequence[datetime | None], field: str) -> None:

@@ -15,10 +15,11 @@ from pydantic import (
     BeforeValidator,
     Field,
     ValidationInfo,
+    WithJsonSchema,
     field_validator,
 )
 
-from services.collector.votes import Key, Retraction, Vote, reason_code_of, vote_of
+from services.collector.votes import VOTES, Key, Retraction, Vote, reason_code_of, vote_of
 
 __all__ = ["MOST_ITEMS", "Conversation", "ConversationBatch", "FeedbackBatch", "FeedbackBody", "KeyBody"]
 
@@ -128,7 +129,9 @@ class FeedbackBody(KeyBody):
     created_at: Moment | None = None
     generation: Generation | None = None
     # Last, because its validator looks at the others.
-    feedback: Any = Field(_ABSENT, validate_default=True, validation_alias=AliasChoices("feedback", "value"))
+    feedback: Annotated[Any, WithJsonSchema({"enum": [*VOTES, 1, 0, -1, True, False, None]})] = Field(
+        _ABSENT, validate_default=True, validation_alias=AliasChoices("feedback", "value")
+    )
 
     @field_validator("reason", "reason_code", "comment", mode="before")
     @classmethod

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 
 from aiohttp import web
 
 from services.collector.app import Collector
+from services.collector.operations import CONTRACT
+from services.collector.tokens_api import TokensApi
+from shared.cors import preflight
+from shared.http import MAX_BODY
 from shared.owner_tables import read_owner_tables
 from shared.runtime import Kernel, Service
 
@@ -15,12 +20,17 @@ __all__ = ["build"]
 
 log = logging.getLogger(__name__)
 
+LARGEST_VOTE = 256 * 1024
+"""Bytes of a vote: 200 citations, comment and metadata."""
+
 
 def build(kernel: Kernel) -> Service:
     """The collector: HTTP in, rows out. At start it begins to read the owner's tables."""
     if kernel.settings.api_token is None and kernel.settings.production:
         log.warning("API_TOKEN is not set: anyone who knows the URL can vote")
-    collector, guard = Collector(kernel), kernel.guard
+    collector, tokens, guard = Collector(kernel), TokensApi(kernel.settings), kernel.guard
+    vote = partial(guard.needs, "vote", browser=True, body=LARGEST_VOTE)
+    asked_before = preflight(kernel.settings, "POST, PUT, DELETE")
     reading: list[asyncio.Task[None]] = []
 
     async def start() -> None:
@@ -34,12 +44,15 @@ def build(kernel: Kernel) -> Service:
 
     return Service(
         name="collector",
+        contract=CONTRACT,
         routes=[
-            web.post("/feedback", guard.needs("vote", collector.put_feedback)),
-            web.put("/feedback", guard.needs("vote", collector.put_feedback)),
-            web.delete("/feedback", guard.needs("vote", collector.delete_feedback)),
-            web.post("/feedback/batch", guard.needs("vote", collector.post_batch)),
-            web.post("/conversations", guard.needs("vote", collector.post_conversations)),
+            web.post("/feedback", vote(collector.put_feedback)),
+            web.put("/feedback", vote(collector.put_feedback)),
+            web.delete("/feedback", vote(collector.delete_feedback)),
+            web.options("/feedback", guard.open(asked_before, browser=True)),
+            web.post("/vote-tokens", guard.needs("vote", tokens.issue)),
+            web.post("/feedback/batch", guard.needs("vote", collector.post_batch, body=MAX_BODY)),
+            web.post("/conversations", guard.needs("vote", collector.post_conversations, body=MAX_BODY)),
         ],
         on_start=start,
         on_stop=stop,

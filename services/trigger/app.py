@@ -116,7 +116,7 @@ class Trigger:
             name.lower(): unquote(value) if name.lower().startswith("ce-") else value
             for name, value in request.headers.items()
         }
-        message = Message(headers.get("ce-type", ""), headers, await request.read())
+        message = Message(headers.get("ce-type", ""), headers, await http.read_body(request))
         try:
             envelope = decode(message)
         except InvalidMessage as error:

@@ -137,6 +137,11 @@ def test_render_environment_is_known_valid_and_keeps_no_secret(web: dict[str, An
     assert not secret & set(fixed)
 
 
+def test_render_makes_the_tokens_that_keep_strangers_out(web: dict[str, Any]) -> None:
+    made = {variable["key"] for variable in web["envVars"] if variable.get("generateValue")}
+    assert made == {"TRIGGER_TOKEN", "API_TOKEN", "ADMIN_TOKEN", "VOTE_TOKEN_SECRET"}
+
+
 def test_env_example_shows_every_setting_with_its_default(tmp_path: Path) -> None:
     lines = (ROOT / ".env.example").read_text().splitlines()
     shown = [match[1] for line in lines if (match := re.match(r"#(\w+)=", line))]

@@ -48,7 +48,7 @@ def test_the_updates_follow_their_schema() -> None:
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
 def test_workflows_run_scripts_that_are_there(path: Path) -> None:
-    named = re.findall(r"scripts/[\w-]+", path.read_text(encoding="utf-8"))
+    named = re.findall(r"scripts/[\w.-]+", path.read_text(encoding="utf-8"))
     assert named
     assert not [name for name in named if not (ROOT / name).is_file()]
 
@@ -60,14 +60,14 @@ def test_the_tests_meet_both_brokers_and_both_systems() -> None:
 
 
 def notes(version: str, root: Path) -> subprocess.CompletedProcess[str]:
-    script = root / "scripts" / "release-notes"
+    script = root / "scripts" / "release_notes.py"
     return subprocess.run([sys.executable, script, version], capture_output=True, text=True, check=False)
 
 
 @pytest.fixture
 def released(tmp_path: Path) -> Path:
     (tmp_path / "scripts").mkdir()
-    (tmp_path / "scripts" / "release-notes").write_bytes((ROOT / "scripts" / "release-notes").read_bytes())
+    (tmp_path / "scripts" / "release_notes.py").write_bytes((ROOT / "scripts" / "release_notes.py").read_bytes())
     (tmp_path / "pyproject.toml").write_text('[project]\nversion = "1.2.3"\n')
     (tmp_path / "CHANGELOG.md").write_text(
         "# Changelog\n\n## [Unreleased]\n\n## [1.2.3] - 2026-01-31\n\n### Added\n\n- A thing.\n\n"

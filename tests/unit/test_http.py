@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gzip
 import json
 import logging
 from collections.abc import AsyncIterator
@@ -49,7 +51,8 @@ async def _raise(request: web.Request) -> web.Response:
 
 
 async def _echo(request: web.Request) -> web.Response:
-    return web.json_response({"json": await http.read_json(request, 100)})
+    request[http.BODY_LIMIT] = 100
+    return web.json_response({"json": await http.read_json(request)})
 
 
 async def _model(request: web.Request) -> web.Response:
@@ -175,6 +178,26 @@ async def test_a_body_in_chunks_is_bounded_too(client: Client) -> None:
 
     status, answer = await ask(client, "POST", "/echo", data=chunks(), headers=JSON)
     assert (status, answer["field"]) == (413, "body")
+
+
+@pytest.mark.parametrize("body", [b"[" + b"1," * 50_000 + b"1]", b"1" * 99_999])
+async def test_a_body_is_bounded_as_unpacked(client: Client, body: bytes) -> None:
+    headers = {**JSON, "Content-Encoding": "gzip"}
+    status, answer = await ask(client, "POST", "/echo", data=gzip.compress(body), headers=headers)
+    assert (status, answer["field"]) == (413, "body")
+
+
+async def test_a_body_that_dawdles_is_refused(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "BODY_TIME", 0.1)
+    ended = asyncio.Event()
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"["
+        await ended.wait()
+
+    status, answer = await ask(client, "POST", "/echo", data=chunks(), headers=JSON)
+    ended.set()
+    assert (status, answer["field"]) == (408, "body")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 from pathlib import Path
@@ -12,7 +11,7 @@ import yaml
 
 from scripts import config_table
 from services.cli import main as cli
-from tests.support.readme import ENGLISH, KOREAN, ROOT, block, blocks
+from tests.support.readme import ENGLISH, KOREAN, ROOT, blocks
 
 RUNNABLE = ("sh", "python")
 LEFT_OUT = {"runs this file's test too", "needs an account", "needs Docker"}
@@ -28,12 +27,6 @@ def test_every_block_of_commands_is_run_or_says_why_not(path: Path) -> None:
             subprocess.run(["sh", "-n", "-c", found.text], check=True)
         if found.language == "yaml":
             assert yaml.safe_load(found.text)
-
-
-def test_what_cron_job_org_is_sent_is_json() -> None:
-    body = re.search(r"-d '(.*)'", block("needs an account").text, re.DOTALL)
-    assert body is not None
-    assert json.loads(body[1])["job"]["enabled"] is True
 
 
 def test_both_languages_have_the_same_commands() -> None:

@@ -103,3 +103,44 @@ class TestKeeping:
     def test_what_is_no_memory_is_refused(self, data: bytes) -> None:
         with pytest.raises((ValueError, EOFError)):
             Memory.from_bytes(data)
+
+
+class TestWithout:
+    ASKED = ("환불 규정", "배송 조회 방법", "how do I return a kettle")
+
+    def memory(self) -> Memory:
+        examples = [
+            example(question, **{f"c{n}": 0.5, "shared": 0.2}) for n, question in enumerate(self.ASKED)
+        ]
+        return Memory.fit(examples, apart(3))
+
+    def test_what_is_taken_out_helps_no_more(self) -> None:
+        rest = self.memory().without(["배송 조회 방법"])
+        assert len(rest) == 2
+        assert rest.bonus(apart(3)[1], "배송 조회 방법") == {}
+
+    def test_the_others_help_as_before(self) -> None:
+        before, rest = self.memory(), self.memory().without(["배송 조회 방법"])
+        for row in (0, 2):
+            assert rest.bonus(apart(3)[row], self.ASKED[row]) == before.bonus(apart(3)[row], self.ASKED[row])
+
+    def test_it_is_what_the_others_alone_would_have_made(self) -> None:
+        rest = self.memory().without([self.ASKED[2]])
+        alone = Memory.fit(
+            [example(q, **{f"c{n}": 0.5, "shared": 0.2}) for n, q in enumerate(self.ASKED[:2])], apart(2)
+        )
+        for name in ("vectors", "terms", "starts", "owners", "lengths", "begins", "values"):
+            np.testing.assert_array_equal(getattr(rest, name), getattr(alone, name))
+
+    def test_it_keeps(self) -> None:
+        rest = Memory.from_bytes(self.memory().without([self.ASKED[0]]).to_bytes())
+        assert set(rest.bonus(apart(3)[1], self.ASKED[1])) == {"c1", "shared"}
+
+    def test_nothing_may_be_left(self) -> None:
+        rest = self.memory().without(self.ASKED)
+        assert len(rest) == 0
+        assert Memory.from_bytes(rest.to_bytes()).bonus(apart(1)[0], self.ASKED[0]) == {}
+
+    def test_who_was_never_asked_takes_nothing(self) -> None:
+        assert len(self.memory().without(["점심 메뉴"])) == 3
+        assert len(Memory.fit([], apart(0)).without(["점심 메뉴"])) == 0

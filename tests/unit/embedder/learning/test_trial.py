@@ -11,8 +11,9 @@ import pytest
 
 from services.embedder.learning.credit import Vote, examples
 from services.embedder.learning.library import Learned, Library
-from services.embedder.learning.trial import STRENGTHS, Recipe, deal, fit, learn, split
+from services.embedder.learning.trial import STRENGTHS, Recipe, fit, learn, split
 from shared.embedding.vectors import unit
+from tests.bench.attacks import deal
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 QUESTIONS, CHUNKS, SHOWN = 250, 120, 5
