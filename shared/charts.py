@@ -155,6 +155,7 @@ def _x(words: Mapping[str, str], shown: bool) -> Spec:
         "format": words["date"],
         "grid": False,
         "labelOverlap": True,
+        "labelSeparation": 10,
         "labelFlush": False,
         "tickCount": {"interval": "day", "step": 1},
         "title": None,

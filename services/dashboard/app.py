@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 
-from aiohttp import web
+from aiohttp import ETag, web
 
 from services.dashboard import facts, sse
 from services.dashboard.assets import Asset, language_of, load_assets, load_pages
@@ -49,7 +49,7 @@ class Dashboard:
             self._kernel.settings.report_language,
         )
         response = _served(request, self._pages[language])
-        response.headers["Vary"] = "Accept-Language"
+        response.headers["Vary"] = "Accept-Encoding, Accept-Language"
         return response
 
     async def asset(self, request: web.Request) -> web.Response:
@@ -110,8 +110,12 @@ def _served(request: web.Request, asset: Asset) -> web.Response:
     if any(tag.value in (asset.etag, "*") for tag in known):
         response = web.Response(status=304, headers=headers)
     else:
-        response = web.Response(
-            body=asset.body, content_type=asset.content_type, charset="utf-8", headers=headers
-        )
-    response.etag = asset.etag
+        packed = "gzip" in request.headers.get("Accept-Encoding", "").lower()
+        body = asset.gzipped if packed else asset.body
+        response = web.Response(body=body, content_type=asset.content_type, charset="utf-8", headers=headers)
+        if packed:
+            response.headers["Content-Encoding"] = "gzip"
+    response.headers.add("Vary", "Accept-Encoding")
+    # The same text however it is packed: a weak tag.
+    response.etag = ETag(asset.etag, is_weak=True)
     return response

@@ -6,6 +6,7 @@ shown after an update.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import html
 import re
@@ -27,15 +28,18 @@ _FOLDER = resources.files("services.dashboard").joinpath("static")
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """A file as it is served. `etag` is the hash of its content, without quotes."""
+    """A file as it is served. `etag` is the hash of its content, without quotes; `gzipped` the same
+    content, a third as long."""
 
     body: bytes
     content_type: str
     etag: str
+    gzipped: bytes
 
     @classmethod
     def of(cls, name: str, body: bytes) -> Asset:
-        return cls(body, _TYPES[name[name.rindex(".") :]], hashlib.sha256(body).hexdigest()[:32])
+        etag = hashlib.sha256(body).hexdigest()[:32]
+        return cls(body, _TYPES[name[name.rindex(".") :]], etag, gzip.compress(body, mtime=0))
 
 
 def load_assets() -> dict[str, Asset]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -150,3 +151,17 @@ async def test_page_says_when_charts_cannot_be_drawn(
     async with http.get(url(runtime, "/static/vega.js")) as response:
         assert response.status == 503
         assert "charts cannot be drawn" in (await response.json())["reason"]
+
+
+async def test_files_travel_packed_for_whoever_unpacks_them(start: Start) -> None:
+    runtime = await start([build])
+    async with aiohttp.ClientSession(auto_decompress=False) as session:
+        bodies = {}
+        for accepted in ("gzip, br", "identity"):
+            headers = {"Accept-Encoding": accepted}
+            async with session.get(
+                f"http://localhost:{runtime.port}/static/app.js", headers=headers
+            ) as answer:
+                assert "Accept-Encoding" in answer.headers["Vary"]
+                bodies[answer.headers.get("Content-Encoding", "identity")] = await answer.read()
+    assert gzip.decompress(bodies["gzip"]) == bodies["identity"]
