@@ -123,7 +123,11 @@ def encode(envelope: Envelope) -> Message:
         headers["ce-causationid"] = str(envelope.cause)
     if envelope.traceparent:
         headers["traceparent"] = envelope.traceparent
-    return Message(envelope.type, headers, envelope.event.model_dump_json().encode())
+    # Sorted, as PostgreSQL keeps no order of keys: an event read from the outbox is the same bytes again.
+    data = json.dumps(
+        envelope.event.model_dump(mode="json"), ensure_ascii=False, separators=(",", ":"), sort_keys=True
+    )
+    return Message(envelope.type, headers, data.encode())
 
 
 def decode(message: Message) -> Envelope:

@@ -1,10 +1,8 @@
 """RabbitMQ behind the `Bus` port, through aio-pika.
 
-One topology that 3.10 to 4.x and LavinMQ all take: a topic exchange, a durable queue per consumer,
-one retry queue per delay (fixed TTL, returning through the default exchange, so that only the
-consumer that failed sees the message again) and one dead-letter queue. Attempts are counted in
-Postgres (`shared/inbox.py`); the broker's own delivery limit is only a last resort, and what passes
-it lands in the dead-letter queue too.
+What exists on the broker is in `shared/declarations.py`. Attempts are counted in Postgres
+(`shared/inbox.py`); the broker's own delivery limit is only a last resort, and what passes it lands in the
+dead-letter queue too.
 """
 
 from __future__ import annotations
@@ -14,7 +12,6 @@ import logging
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
 
 import aio_pika
 import aiormq
@@ -28,6 +25,7 @@ from aio_pika.abc import (
 )
 
 from shared.bus import AGAIN, BusError, OnDelivery, Topology, Unroutable, with_headers
+from shared.declarations import Declarations, robust_channel
 from shared.envelope import Message
 
 __all__ = ["RabbitBus"]
@@ -36,7 +34,6 @@ log = logging.getLogger(__name__)
 
 _TIMEOUT = 4.0
 """Seconds for one operation, reconnecting included: the trigger must answer within five."""
-_DELIVERY_LIMIT = 100
 _BROKER_HEADERS = ("x-death", "x-first-death", "x-last-death", "x-delivery", "x-acquired")
 
 
@@ -79,6 +76,7 @@ class _Subscription:
         self._queue = queue
         self._on_delivery = on_delivery
         self._tag: str | None = None
+        self._running: set[asyncio.Task[None]] = set()
 
     async def resume(self) -> None:
         if self._tag is None:
@@ -92,7 +90,22 @@ class _Subscription:
             async with _bounded("cancel"):
                 await self._queue.cancel(tag)
 
+    async def close(self) -> None:
+        """Cancel what is in flight; the broker takes it back when the connection closes."""
+        for task in self._running:
+            task.cancel()
+        if self._running:
+            await asyncio.wait(self._running, timeout=_TIMEOUT)
+
     async def _deliver(self, incoming: AbstractIncomingMessage) -> None:
+        # In a task of its own: aio-pika cancels its callbacks when a channel closes. What takes longer
+        # than the broker waits for an acknowledgement (30 minutes) would be begun again and again; so
+        # it ends, and the delivery that came meanwhile finds it done.
+        task = asyncio.create_task(self._hand_over(incoming))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _hand_over(self, incoming: AbstractIncomingMessage) -> None:
         delivery = _Delivery(incoming)
         try:
             await self._on_delivery(delivery)
@@ -102,11 +115,16 @@ class _Subscription:
 
 
 class RabbitBus:
-    """See `shared.bus.Bus`. One connection per process: free plans count them."""
+    """See `shared.bus.Bus`. One connection per process: free plans count them.
 
-    def __init__(self, url: str, topology: Topology | None = None) -> None:
+    Args:
+        declares: False where the user may declare nothing: what there should be is only looked at.
+    """
+
+    def __init__(self, url: str, topology: Topology | None = None, declares: bool = True) -> None:
         self.topology = topology or Topology()
         self._url = url
+        self._declarations = Declarations(self.topology, declares)
         self._connection: AbstractRobustConnection | None = None
         self._channel: AbstractRobustChannel | None = None
         self._exchange: AbstractRobustExchange | None = None
@@ -120,7 +138,10 @@ class RabbitBus:
             )
         self._connection = connection
         try:
-            await self._declare(connection)
+            async with _bounded("declare", limit=10):
+                channel = await robust_channel(connection)
+                self._exchange, self._retries = await self._declarations.exchanges(channel)
+                self._channel = channel
         except BaseException:
             await connection.close()
             self._connection = None
@@ -128,6 +149,7 @@ class RabbitBus:
 
     async def close(self) -> None:
         connection, self._connection = self._connection, None
+        await asyncio.gather(*(subscription.close() for subscription in self._subscriptions))
         self._subscriptions.clear()
         if connection is not None:
             async with _bounded("close"):
@@ -165,23 +187,24 @@ class RabbitBus:
         if self._connection is None or self._exchange is None:
             raise BusError("not connected to RabbitMQ")
         async with _bounded("subscribe", limit=10):
-            channel = await self._connection.channel()
-            assert isinstance(channel, AbstractRobustChannel)
+            channel = await robust_channel(self._connection)
             await channel.set_qos(prefetch_count=prefetch)
-            queue = await channel.declare_queue(
-                self.topology.queue(consumer),
-                durable=True,
-                arguments=self._arguments(
-                    {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": self.topology.dead},
-                    limited=True,
-                ),
-            )
-            for type in types:
-                await queue.bind(self.topology.exchange, routing_key=type)
+            queue = await self._declarations.queue(channel, consumer, types)
         subscription = _Subscription(channel, queue, on_delivery)
         await subscription.resume()
         self._subscriptions.append(subscription)
         return subscription
+
+    async def declare(self, consumer: str, types: Sequence[str]) -> None:
+        """Make a consumer's queue and its bindings, for one that may not."""
+        if self._connection is None:
+            raise BusError("not connected to RabbitMQ")
+        async with _bounded("declare", limit=10):
+            channel = await robust_channel(self._connection)
+            try:
+                await self._declarations.queue(channel, consumer, types)
+            finally:
+                await channel.close()
 
     async def consumers(self, consumer: str) -> int:
         """How many subscriptions a consumer's queue has; 0 also where there is no queue."""
@@ -196,41 +219,6 @@ class RabbitBus:
                 return 0
             finally:
                 await channel.close()
-
-    async def _declare(self, connection: AbstractRobustConnection) -> None:
-        async with _bounded("declare", limit=10):
-            channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
-            assert isinstance(channel, AbstractRobustChannel)
-            exchange = await channel.declare_exchange(
-                self.topology.exchange, aio_pika.ExchangeType.TOPIC, durable=True
-            )
-            assert isinstance(exchange, AbstractRobustExchange)
-            await channel.declare_queue(self.topology.dead, durable=True, arguments=self._arguments({}))
-            for delay in self.topology.ladder:
-                name = self.topology.retry(delay)
-                retry = await channel.declare_exchange(name, aio_pika.ExchangeType.FANOUT, durable=True)
-                assert isinstance(retry, AbstractRobustExchange)
-                queue = await channel.declare_queue(
-                    name,
-                    durable=True,
-                    arguments=self._arguments(
-                        {"x-message-ttl": round(delay * 1000), "x-dead-letter-exchange": ""}
-                    ),
-                )
-                await queue.bind(name, routing_key="")
-                self._retries[delay] = retry
-        self._channel, self._exchange = channel, exchange
-
-    def _arguments(self, arguments: dict[str, Any], limited: bool = False) -> dict[str, Any]:
-        """A queue's arguments; classic queues refuse those that only quorum queues have."""
-        kind = self.topology.queue_type
-        arguments = {"x-queue-type": kind, **arguments}
-        if kind == "quorum":
-            if "x-dead-letter-exchange" in arguments:
-                arguments |= {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
-            if limited:
-                arguments["x-delivery-limit"] = _DELIVERY_LIMIT
-        return arguments
 
 
 async def _publish(exchange: AbstractExchange, message: Message, routing_key: str) -> None:

@@ -100,6 +100,7 @@ def make_settings(dsn: str) -> Callable[..., Settings]:
 
     def make(**given: Any) -> Settings:
         defaults: dict[str, Any] = {"database_url": dsn, "port": 0, "host": "127.0.0.1"}
+        defaults["weekly_summary"] = "off"  # the same on every day of the week
         return Settings(_env_file=None, **{**defaults, **given})
 
     return make

@@ -381,6 +381,25 @@ async def test_what_was_in_flight_when_the_connection_broke_comes_again(line: Li
     assert consumer.taken[1].redelivered
 
 
+async def test_what_was_in_flight_when_the_connection_broke_is_finished(line: Line) -> None:
+    came_again = asyncio.Event()
+
+    async def finish(delivery: Delivery) -> None:
+        if delivery.redelivered:
+            came_again.set()
+        else:
+            await came_again.wait()
+            finished.append(delivery)
+        await delivery.ack()
+
+    finished: list[Delivery] = []
+    await line.bus.subscribe("a", [KEY], Consumer(finish), 4)
+    await line.bus.publish(message(b"1"))
+    await asyncio.sleep(SETTLED)
+    await line.proxy.drop()
+    await wait_until(lambda: finished)
+
+
 @pytest.mark.parametrize("fault", ["cut", "frozen"])
 async def test_a_publish_while_disconnected_is_refused_within_five_seconds(line: Line, fault: str) -> None:
     await line.bus.subscribe("a", [KEY], Consumer(), 4)

@@ -11,8 +11,8 @@ import pytest
 
 from shared.bus import RELAYED, BusError, Delivery, Topology
 from shared.database import Database
-from shared.envelope import Envelope, Message
-from shared.events import LoopPaused
+from shared.envelope import Envelope, Message, encode
+from shared.events import LoopPaused, RetrainCompleted
 from shared.inbox import Inbox
 from shared.memory import MemoryBus
 from shared.outbox import Outbox
@@ -373,3 +373,16 @@ def _of_a_type_that_nobody_takes(count: int) -> list[LoopPaused]:
         type = "loop.ignored"
 
     return [Ignored() for _ in range(count)]
+
+
+async def test_an_event_read_from_the_outbox_goes_out_as_the_same_bytes(database: Database) -> None:
+    # Names of which jsonb keeps another order than they were written in.
+    event = RetrainCompleted(
+        outcome="promoted", reason="manual", gate={"shown": 1, "b": {"zz": 1, "y": 2}, "aa": 0}
+    )
+    envelope = Envelope.root(event, "/test")
+    outbox = Outbox(database, MemoryBus())
+    async with database.transaction() as connection:
+        await outbox.add(connection, [envelope.follow(event, "test")])
+    (stored,) = await outbox.unpublished(envelope.id, "test")
+    assert encode(stored).body == encode(envelope).body

@@ -147,36 +147,16 @@ def install() -> bool:
 
 
 @contextlib.contextmanager
-def node(server: Path) -> Iterator[dict[str, str]]:
-    """A private node of an installed RabbitMQ, and an epmd of its own, in a folder that is then removed."""
+def node(server: Path, arguments: str = "") -> Iterator[dict[str, str]]:
+    """A private node of an installed RabbitMQ, and an epmd of its own, in a folder that is then removed.
+
+    `arguments` are Erlang's, such as `-rabbit consumer_timeout 3000`.
+    """
     with contextlib.ExitStack() as stack:
         folder = Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="rabbitmq-", ignore_cleanup_errors=True))
         )
-        amqp, api, distribution, epmd = free_ports(4)
-        management = has_plugin(server, "rabbitmq_management")
-        configuration = CONFIGURATION.format(amqp=amqp, api=api)
-        if not management:  # an unknown key would stop the node
-            configuration = "".join(
-                line for line in configuration.splitlines(True) if not line.startswith("management.")
-            )
-        (folder / "rabbitmq.conf").write_text(configuration)
-        (folder / "enabled_plugins").write_text("[rabbitmq_management].\n" if management else "[].\n")
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("RABBITMQ_")}
-        environment |= {
-            "HOME": str(folder),  # where Erlang keeps its cookie
-            "ERL_EPMD_ADDRESS": "127.0.0.1",
-            "ERL_EPMD_PORT": str(epmd),
-            "RABBITMQ_CONF_ENV_FILE": os.devnull,
-            "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
-            "RABBITMQ_DIST_PORT": str(distribution),
-            "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
-            "RABBITMQ_LOG_BASE": str(folder / "log"),
-            "RABBITMQ_MNESIA_BASE": str(folder / "data"),
-            "RABBITMQ_NODE_PORT": str(amqp),
-            "RABBITMQ_NODENAME": f"test-{secrets.token_hex(4)}@localhost",
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
-        }
+        amqp, api, environment = prepare(server, folder, arguments)
         log = folder / "output"
         with log.open("wb") as output:
             if daemon := shutil.which("epmd"):  # otherwise the node starts one that outlives it
@@ -187,11 +167,44 @@ def node(server: Path) -> Iterator[dict[str, str]]:
             return log.read_text(errors="replace")[-3000:] if process.poll() is not None else None
 
         wait_until(lambda: speaks_amqp(amqp), "RabbitMQ", failed)
-        found = {"TEST_AMQP_URL": f"amqp://guest:guest@127.0.0.1:{amqp}/"}
-        if management:
+        # The pid is also that of its process group.
+        found = {
+            "TEST_AMQP_URL": f"amqp://guest:guest@127.0.0.1:{amqp}/",
+            "TEST_RABBITMQ_PID": str(process.pid),
+        }
+        if has_plugin(server, "rabbitmq_management"):
             wait_until(lambda: api_answers(api), "RabbitMQ's HTTP API", failed)
             found["TEST_RABBITMQ_API"] = f"http://guest:guest@127.0.0.1:{api}"
         yield found
+
+
+def prepare(server: Path, folder: Path, arguments: str = "") -> tuple[int, int, dict[str, str]]:
+    """Write a private node's configuration. Returns its ports (AMQP, HTTP) and its environment."""
+    amqp, api, distribution, epmd = free_ports(4)
+    management = has_plugin(server, "rabbitmq_management")
+    configuration = CONFIGURATION.format(amqp=amqp, api=api)
+    if not management:  # an unknown key would stop the node
+        configuration = "".join(
+            line for line in configuration.splitlines(True) if not line.startswith("management.")
+        )
+    (folder / "rabbitmq.conf").write_text(configuration)
+    (folder / "enabled_plugins").write_text("[rabbitmq_management].\n" if management else "[].\n")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RABBITMQ_")}
+    environment |= {
+        "HOME": str(folder),  # where Erlang keeps its cookie
+        "ERL_EPMD_ADDRESS": "127.0.0.1",
+        "ERL_EPMD_PORT": str(epmd),
+        "RABBITMQ_CONF_ENV_FILE": os.devnull,
+        "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
+        "RABBITMQ_DIST_PORT": str(distribution),
+        "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
+        "RABBITMQ_LOG_BASE": str(folder / "log"),
+        "RABBITMQ_MNESIA_BASE": str(folder / "data"),
+        "RABBITMQ_NODE_PORT": str(amqp),
+        "RABBITMQ_NODENAME": f"test-{secrets.token_hex(4)}@localhost",
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} " + arguments,
+    }
+    return amqp, api, environment
 
 
 def start(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import uuid
+from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 
 import aio_pika
 import aiohttp
@@ -15,7 +18,7 @@ from yarl import URL
 
 from shared.bus import Topology
 
-__all__ = ["channel", "dead_letters", "publish_over_http", "sweep"]
+__all__ = ["Tap", "channel", "dead_letters", "depth", "publish_over_http", "sweep", "tapped"]
 
 
 @asynccontextmanager
@@ -60,3 +63,46 @@ async def sweep(url: str, topology: Topology, consumers: Iterable[str]) -> None:
             await opened.queue_delete(name)
         for name in (topology.exchange, *(topology.retry(delay) for delay in topology.ladder)):
             await opened.exchange_delete(name)
+
+
+async def depth(url: str, name: str) -> int:
+    """How many messages a queue holds that nobody has; 0 also where there is no queue."""
+    async with channel(url) as opened:
+        try:
+            queue = await opened.declare_queue(name, passive=True)
+        except aio_pika.exceptions.ChannelNotFoundEntity:
+            return 0
+        return queue.declaration_result.message_count or 0
+
+
+@dataclass
+class Tap:
+    """What passed through an exchange.
+
+    Attributes:
+        bodies: by event, the body of each copy.
+        runs: by correlation, the events.
+    """
+
+    bodies: dict[uuid.UUID, list[bytes]] = field(default_factory=lambda: defaultdict(list))
+    runs: dict[uuid.UUID, set[uuid.UUID]] = field(default_factory=lambda: defaultdict(set))
+
+    def of_run(self, run: uuid.UUID) -> set[uuid.UUID]:
+        return self.runs.get(run, set())
+
+    async def take(self, message: AbstractIncomingMessage) -> None:
+        id = uuid.UUID(str(message.headers["ce-id"]))
+        self.bodies[id].append(message.body)
+        self.runs[uuid.UUID(str(message.headers["ce-correlationid"]))].add(id)
+
+
+@asynccontextmanager
+async def tapped(url: str, topology: Topology, *types: str) -> AsyncIterator[Tap]:
+    """Listen to event types on an exchange that is there, as a consumer of its own would."""
+    tap = Tap()
+    async with channel(url) as opened:
+        queue = await opened.declare_queue(exclusive=True)
+        for type in types:
+            await queue.bind(topology.exchange, routing_key=type)
+        await queue.consume(tap.take, no_ack=True)
+        yield tap
