@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,20 +15,21 @@ from services.embedder.learning.library import Learned
 from services.embedder.learning.memory import Memory
 from shared.database import Connection
 
-__all__ = ["anything_to_learn", "differ", "inherit", "read", "votes", "write"]
+__all__ = ["anything_to_learn", "differ", "forget", "inherit", "read", "votes", "write"]
 
 MOST_VOTES = 20_000
 """Votes that one fitting looks at: the newest."""
 
 
 async def anything_to_learn(connection: Connection, app: str, since: int | None) -> bool:
-    """Whether votes came, since `since` was fitted, that say something about what search showed."""
+    """Whether votes came, since `since` was fitted, that say something about what search showed; or went,
+    that it was fitted to."""
     return bool(
         await connection.fetchval(
             "select exists (select from feedback_loop.judged_answer where app = $1"
             " and question is not null and (shown <> '[]' or cited <> '[]' or votes_on_citations <> '{}')"
-            " and voted > coalesce((select fitted_at from feedback_loop.learned where generation = $2),"
-            "                      '-infinity'))",
+            " and voted > coalesce((select fitted_at from feedback_loop.learned"
+            "                       where generation = $2 and not refit), '-infinity'))",
             app,
             since,
         )
@@ -107,13 +109,41 @@ async def write(connection: Connection, generation: int, learned: Learned, figur
 async def inherit(connection: Connection, generation: int) -> None:
     """Give a generation the artefacts of its base, if that is of the same model."""
     await connection.execute(
-        "insert into feedback_loop.learned (generation, alpha, memory, adapter, figures, fitted_at)"
-        " select g.id, l.alpha, l.memory, l.adapter, l.figures, l.fitted_at"
+        "insert into feedback_loop.learned (generation, alpha, memory, adapter, figures, fitted_at, refit)"
+        " select g.id, l.alpha, l.memory, l.adapter, l.figures, l.fitted_at, l.refit"
         " from feedback_loop.generation g"
         " join feedback_loop.generation b on b.id = g.base and b.model = g.model"
         " join feedback_loop.learned l on l.generation = b.id where g.id = $1",
         generation,
     )
+
+
+async def forget(connection: Connection, apps: Sequence[str], questions: Iterable[str]) -> int:
+    """Remove past questions from what the apps' generations remember. The next retrain fits anew what
+    else rests on votes: how much other users' wording of a kept question counts, weight and adapter.
+
+    Returns:
+        How many past questions were removed, of all generations together.
+    """
+    gone, removed = list(questions), 0
+    rows = await connection.fetch(
+        "update feedback_loop.learned l set refit = true from feedback_loop.generation g"
+        " where g.id = l.generation and g.app = any($1::text[]) returning l.generation, l.memory",
+        list(apps),
+    )
+    for row in rows:
+        if not row["memory"]:
+            continue
+        before = Memory.from_bytes(row["memory"])
+        after = before.without(gone)
+        if len(after) < len(before):
+            removed += len(before) - len(after)
+            await connection.execute(
+                "update feedback_loop.learned set memory = $2 where generation = $1",
+                row["generation"],
+                after.to_bytes(),
+            )
+    return removed
 
 
 async def differ(connection: Connection, one: int, other: int) -> bool:

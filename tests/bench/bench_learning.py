@@ -1,24 +1,24 @@
 """What learning from votes is worth, on real collections with simulated users (`simulation`).
 
 Run with `scripts/bench learning` (see `BENCH_DATA`, default ../shared/data). `BENCH_FULL=1` runs 200
-shuffled trials for each way of voting instead of 20. All but `test_the_loop_through_its_public_path`
-drive the pure functions, which is quick enough for several seeds (`BENCH_SEEDS`, 5); that one runs the
-services (`learning_loop`), with `BENCH_LOOP_SEEDS` (1).
+trials with random thumbs for each way of voting instead of 20. All but
+`test_the_loop_through_its_public_path` drive the pure functions, which is quick enough for several seeds
+(`BENCH_SEEDS`, 5); that one runs the services (`learning_loop`), with `BENCH_LOOP_SEEDS` (1).
 
 On KorQuAD the parameters were chosen on the third of the questions whose hash says *development*, which
 is left out here. Cranfield has too few for that: its figures were seen, with other seeds, while they were
 chosen. That the gate compares judged chunks alone was decided after a first run of both, and checked on
-development questions. Intervals pool the seeds, in which questions recur: they are somewhat too narrow.
+development questions, and so was, after a later one, that a weight or an adapter must surely do better to
+be fitted. Intervals pool the seeds, in which questions recur: they are somewhat too narrow.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import random
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,17 @@ import pytest
 
 from services.embedder.learning import adapter
 from services.embedder.learning.credit import Vote, examples
-from services.embedder.learning.library import Learned, Library
+from services.embedder.learning.gate import CHANCE
+from services.embedder.learning.library import Learned
 from services.embedder.learning.measures import MEASURES, Floats, Interval, bootstrap, measure
 from services.embedder.learning.memory import Memory
-from services.embedder.learning.trial import Outcome, Recipe, deal, fit, learn
+from services.embedder.learning.thumbs import heard
+from services.embedder.learning.trial import Outcome, Recipe, fit, learn, split
 from shared.runtime import Runtime
+from tests.bench import attacks
 from tests.bench import simulation as sim
 from tests.bench.learning_loop import Loop, asked_later, open_loop
+from tests.bench.worlds import SETS, World, parts, usable, world
 
 DATA = Path(os.environ.get("BENCH_DATA", "../shared/data"))
 FULL = os.environ.get("BENCH_FULL", "") not in ("", "0")
@@ -41,75 +45,11 @@ SEEDS = range(int(os.environ.get("BENCH_SEEDS", "5")))
 LOOP_SEEDS = range(int(os.environ.get("BENCH_LOOP_SEEDS", "1")))
 LOOP_VOTES, LOOP_TAUGHT, LOOP_MEASURED = 1200, 700, 300
 TRIALS = 200 if FULL else 20
-ADVERSARIAL = 5
 VOTING = {"chunks": True, "answers": False}
-SETS = ("asked again, reworded", "asked again, hard", "new", "unseen document")
 
 pytestmark = pytest.mark.skipif(
     not DATA.is_dir(), reason=f"BENCH_DATA: {DATA.resolve()} is missing; see its README for what it holds"
 )
-
-
-@dataclass(frozen=True, eq=False)
-class World:
-    """One seed of one collection: what is asked while votes are cast, and what is asked afterwards."""
-
-    engine: sim.Engine
-    asked: list[sim.Asked]
-    library: Library
-    seen: list[list[str]]
-    truth: dict[int, dict[str, float]]
-    tests: dict[str, tuple[Library, Floats]]
-
-    def votes(self, seed: int, *, on_chunks: bool) -> list[Vote]:
-        return sim.votes(self.asked, self.seen, self.truth, random.Random(seed), on_chunks=on_chunks)
-
-
-def development(question: str) -> bool:
-    return hashlib.sha256(question.encode()).digest()[0] % 3 == 0
-
-
-def world(engine: sim.Engine, seed: int, *, dev: bool = False, taught: int = 1500, again: int = 700) -> World:
-    rng = random.Random(f"{engine.collection.name} {seed}")
-    collection = engine.collection
-    train, new, unseen = _parts(collection, _usable(collection, dev), taught, rng)
-    asked = sim.stream(collection, train, again, rng)
-    texts = {
-        SETS[0]: [sim.reworded(collection.questions[q], rng) for q in train],
-        SETS[1]: [sim.hard(collection.questions[q], rng) for q in train],
-        SETS[2]: [collection.questions[q] for q in new],
-        SETS[3]: [collection.questions[q] for q in unseen],
-    }
-    tests = {}
-    for name, sources in zip(SETS, (train, train, new, unseen), strict=True):
-        library = engine.library(texts[name], whole=True)
-        first = {normal_row: i for i, normal_row in reversed(list(enumerate(library.at(texts[name]))))}
-        kept = [sources[first[row]] for row in range(len(library.questions))]
-        tests[name] = library, library.gains(np.arange(len(kept)), engine.truth(kept))
-    library = engine.library([each.text for each in asked])
-    truth = dict(enumerate(engine.truth(range(len(collection.questions)))))
-    return World(engine, asked, library, sim.shown(library, asked), truth, tests)
-
-
-def _usable(collection: sim.Collection, dev: bool = False) -> list[int]:
-    few = len(collection.questions) < 1000
-    return [q for q, text in enumerate(collection.questions) if few or development(text) == dev]
-
-
-def _parts(
-    collection: sim.Collection, usable: Sequence[int], taught: int, rng: random.Random
-) -> tuple[list[int], list[int], list[int]]:
-    """Questions that are voted on; others about the same documents; others about none of these."""
-    order = rng.sample(list(usable), len(usable))
-    of = {q: {collection.documents[place] for place in collection.right[q]} for q in order}
-    if len(order) < 1000:
-        train = order[: len(order) * 2 // 3]
-    else:
-        apart = set(rng.sample(sorted(set(collection.documents)), len(set(collection.documents)) // 5))
-        train = [q for q in order if not of[q] & apart][:taught]
-    known = set().union(*(of[q] for q in train))
-    rest = [q for q in order if q not in set(train)]
-    return train, [q for q in rest if of[q] & known], [q for q in rest if not of[q] & known]
 
 
 Figures = dict[tuple[str, str, str], list[Floats]]
@@ -127,8 +67,8 @@ def assess(w: World, learned: Learned, name: str, figures: Figures) -> None:
 
 def table(figures: Figures) -> None:
     print(f"\n{'':42}{'':11}  n      before  after   Δ [95 % interval]")
-    for (name, kind, key), parts in figures.items():
-        before, after = np.concatenate(parts, 1)
+    for (name, kind, key), found in figures.items():
+        before, after = np.concatenate(found, 1)
         if len(before):
             delta = bootstrap(after - before)
             print(
@@ -147,7 +87,7 @@ def test_learning(load: Callable[[Path], sim.Collection]) -> None:
         for name, on_chunks in VOTING.items():
             cast = w.votes(seed, on_chunks=on_chunks)
             began = time.perf_counter()
-            outcome = learn(cast, w.library, sim.NOW, seed=seed)
+            outcome = learn(cast, w.library, sim.NOW)
             took = time.perf_counter() - began
             gate.setdefault(name, []).append(outcome)
             print(
@@ -156,7 +96,7 @@ def test_learning(load: Callable[[Path], sim.Collection]) -> None:
             _report(outcome)
             # What is learned is measured also where the gate, for want of votes, did not let it pass.
             whole = examples(cast, sim.NOW, engine.documents)
-            assess(w, outcome.learned or fit(whole, w.library, Recipe()), f"votes on {name}", figures)
+            assess(w, outcome.learned or fit(whole, w.library, outcome.recipe), f"votes on {name}", figures)
     print(f"\n{engine.collection.name}, {len(SEEDS)} seeds")
     for name, outcomes in gate.items():
         print(f"votes on {name}: promoted {sum(o.decision.promote for o in outcomes)} of {len(outcomes)}")
@@ -173,9 +113,9 @@ async def test_the_loop_through_its_public_path(
     for seed in LOOP_SEEDS:
         began = time.perf_counter()
         loop, rng = Loop(rig, f"seed-{seed}", collection), random.Random(f"{collection.name} {seed}")
-        parts = _parts(collection, _usable(collection), LOOP_TAUGHT, rng)
-        asked = sim.stream(collection, parts[0], LOOP_VOTES - len(parts[0]), rng)
-        tests = dict(zip(SETS, asked_later(collection, *parts, LOOP_MEASURED, rng), strict=True))
+        parted = parts(collection, usable(collection), LOOP_TAUGHT, rng)
+        asked = sim.stream(collection, parted[0], LOOP_VOTES - len(parted[0]), rng)
+        tests = dict(zip(SETS, asked_later(collection, *parted, LOOP_MEASURED, rng), strict=True))
         counts = await loop.post_documents()
         before = {kind: await loop.measured(questions) for kind, questions in tests.items()}
         disliked = await loop.vote(asked, seed, on_chunks=VOTING[name])
@@ -192,50 +132,35 @@ async def test_the_loop_through_its_public_path(
     table(figures)
 
 
+@pytest.mark.parametrize("random_thumbs", [attacks.deal, attacks.coins])
 @pytest.mark.parametrize("name", VOTING)
-def test_shuffled_votes_promote_nothing(name: str) -> None:
-    w = world(sim.Engine(sim.korquad(DATA)), 0)
+def test_random_votes_promote_nothing(name: str, random_thumbs: Callable[..., list[Vote]]) -> None:
+    engine = sim.Engine(sim.korquad(DATA))
     rng = np.random.default_rng(1)
-    promoted = 0
+    promoted, failed = 0, Counter[str]()
     for trial in range(TRIALS):
-        cast = deal(w.votes(trial, on_chunks=VOTING[name]), rng)
-        outcome = learn(cast, w.library, sim.NOW, seed=trial)
-        promoted += outcome.decision.promote
-    print(f"\nshuffled votes on {name}: promoted {promoted} of {TRIALS} ({promoted / TRIALS:.1%})")
+        if trial % 40 == 0:
+            w = world(engine, trial // 40)
+        cast = random_thumbs(w.votes(trial, on_chunks=VOTING[name]), rng)
+        if not _may_pass(w, cast):
+            failed["shuffled"] += 1
+            continue
+        decision = learn(cast, w.library, sim.NOW).decision
+        promoted += decision.promote
+        failed.update(reason.split(":")[0] for reason in decision.reasons)
+    print(f"\n{random_thumbs.__name__}, votes on {name}: promoted {promoted} of {TRIALS}; {dict(failed)}")
     assert promoted <= max(1, 0.05 * TRIALS)
 
 
-def brigade(cast: Sequence[Vote], rng: random.Random) -> list[Vote]:
-    """One user likes the last chunk shown, whatever was asked."""
-    return [
-        replace(vote, user="brigade", value=1, citations={vote.shown[-1]: 1}, reason=None) for vote in cast
-    ]
+def _may_pass(w: World, cast: Sequence[Vote]) -> bool:
+    """Whether the gate's condition on random thumbs, which is quick to see, holds: where it does not,
+    nothing is promoted, whatever the others say."""
+    older, newer = split(cast)
+    memory = fit(examples(older, sim.NOW, w.engine.documents), w.library, Recipe()).memory
+    return memory is not None and heard(newer, w.library, memory).p() <= CHANCE
 
 
-def brigade_among_noise(cast: Sequence[Vote], rng: random.Random) -> list[Vote]:
-    """The same with four votes of five; the others are honest users' with random thumbs."""
-    rest = deal(cast, np.random.default_rng(rng.randrange(2**32)))
-    return [a if rng.random() < 0.8 else b for a, b in zip(brigade(cast, rng), rest, strict=True)]
-
-
-def one_document(cast: Sequence[Vote], rng: random.Random) -> list[Vote]:
-    """Every user likes one and the same chunk, as if search had shown it in the last place."""
-    target = rng.choice(sorted({chunk for vote in cast for chunk in vote.shown}))
-    return [_for(vote, target) for vote in cast]
-
-
-def one_document_among_noise(cast: Sequence[Vote], rng: random.Random) -> list[Vote]:
-    """The same with every second vote; the others have random thumbs."""
-    rest = deal(cast, np.random.default_rng(rng.randrange(2**32)))
-    return [a if rng.random() < 0.5 else b for a, b in zip(one_document(cast, rng), rest, strict=True)]
-
-
-def _for(vote: Vote, target: str) -> Vote:
-    shown = [*[chunk for chunk in vote.shown if chunk != target][:-1], target]
-    return replace(vote, value=1, shown=shown, citations={target: 1}, reason=None)
-
-
-@pytest.mark.parametrize("attack", [brigade, brigade_among_noise, one_document, one_document_among_noise])
+@pytest.mark.parametrize("attack", attacks.ALONE)
 def test_adversarial_votes_promote_nothing(attack: Callable[..., list[Vote]]) -> None:
     engine = sim.Engine(sim.korquad(DATA))
     promoted, trials = 0, 0
@@ -243,10 +168,58 @@ def test_adversarial_votes_promote_nothing(attack: Callable[..., list[Vote]]) ->
         w = world(engine, seed)
         for on_chunks in VOTING.values():
             cast = attack(w.votes(seed, on_chunks=on_chunks), random.Random(seed))
-            outcome = learn(cast, w.library, sim.NOW, seed=seed)
+            outcome = learn(cast, w.library, sim.NOW)
             promoted, trials = promoted + outcome.decision.promote, trials + 1
     print(f"\n{attack.__name__}: promoted {promoted} of {trials}; last: {outcome.decision.reasons}")
     assert promoted == 0
+
+
+def test_attacks_among_honest_votes() -> None:
+    """Half as many fake votes as honest ones, added to these. The honest ones are to be promoted, the fake
+    ones to gain nothing: measured are what was promoted, or else would have been, on new and on unseen
+    questions, and how often the attacked chunk is in the first place and among the first ten of asked
+    questions (reworded) that it is not right for."""
+    engine = sim.Engine(sim.korquad(DATA))
+    figures: Figures = {}
+    seen: dict[str, list[Floats]] = {}
+    promoted: dict[str, int] = {}
+    for seed in SEEDS:
+        w = world(engine, seed)
+        for name, on_chunks in VOTING.items():
+            honest = w.votes(seed, on_chunks=on_chunks)
+            for attack, (fake, users) in attacks.MIXED.items():
+                fakes, target = fake(honest, users, random.Random(seed))
+                cast = [*honest, *fakes]
+                outcome = learn(cast, w.library, sim.NOW)
+                learned = outcome.learned or fit(
+                    examples(cast, sim.NOW, engine.documents), w.library, outcome.recipe
+                )
+                label = f"{name}, {attack}"
+                promoted[label] = promoted.get(label, 0) + outcome.decision.promote
+                assess(w, learned, label, figures)
+                places = [_places(w, each, target) for each in (Learned(), learned)]
+                seen.setdefault(label, []).append(np.concatenate(places))
+    for label, found in seen.items():
+        before_first, before_ten, first, ten = np.mean(found, 0)
+        print(
+            f"\n{label}: promoted {promoted[label]} of {len(found)}; the attacked chunk is first in", end=" "
+        )
+        print(f"{before_first:.2%} → {first:.2%}, among ten in {before_ten:.2%} → {ten:.2%}", end="")
+    table({key: both for key, both in figures.items() if key[2] == MEASURES[0]})
+    for (label, kind, key), both in figures.items():
+        if key == MEASURES[0] and kind in SETS[2:]:
+            before, after = np.concatenate(both, 1)
+            assert (after - before).mean() >= -0.005, label
+
+
+def _places(w: World, learned: Learned, target: str) -> Floats:
+    """The shares of reworded questions that have `target` first, and among the first ten, wrongly."""
+    library, gains = w.tests[SETS[0]]
+    scores = library.scores(np.arange(len(library.questions)), learned)
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :10]
+    here = np.take_along_axis(library.candidates, best, 1) == list(library.chunks).index(target)
+    wrong = here & (np.take_along_axis(gains, best, 1) == 0)
+    return np.array([wrong[:, 0].mean(), wrong.any(1).mean()])
 
 
 def test_time_to_fit() -> None:

@@ -24,7 +24,7 @@ What is not: the questions' vectors are of one embedding model; another needs th
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 
@@ -119,6 +119,26 @@ class Memory:
     def __len__(self) -> int:
         return len(self.vectors)
 
+    def without(self, questions: Iterable[str]) -> Memory:
+        """The memory without these past questions, which it knows by their terms: whatever has the very
+        same terms goes too. The bonuses of others change a little, as each term is rarer or less rare."""
+        gone = {_distinct(question).tobytes() for question in questions}
+        of = np.repeat(self.terms, np.diff(self.starts))
+        order = np.argsort(self.owners, kind="stable")  # of each question in order of its terms
+        own = np.split(of[order], np.searchsorted(self.owners[order], np.arange(1, len(self))))
+        kept = np.array([terms.tobytes() not in gone for terms in own[: len(self)]], bool)
+        place = np.cumsum(kept) - 1
+        sizes = np.diff(self.begins)
+        of_kept, entries = kept[self.owners], np.repeat(kept, sizes)
+        return Memory(
+            self.vectors[kept],
+            *_inverted(of[of_kept], place[self.owners[of_kept]], int(kept.sum())),
+            self.chunks,
+            np.append(0, np.cumsum(sizes[kept])).astype(np.int64),
+            self.targets[entries],
+            self.values[entries],
+        )
+
     def bonus(self, vector: NDArray[np.floating], question: str = "") -> dict[str, float]:
         """What each chunk of a past question gets when `question`, whose vector is `vector`, shape
         (dimensions,), is asked; without its text, the vector alone decides. About a millisecond for
@@ -191,11 +211,18 @@ def _idf(questions: int, holders: NDArray[np.number]) -> NDArray[np.float64]:
 def _terms(questions: Sequence[str]) -> tuple[NDArray[np.uint64], Ints, Ints, Floats]:
     """The inverted file of `questions`: terms, starts, owners and the norms of the questions."""
     found, of = occurrences(questions) if questions else (np.zeros(0, np.uint64), np.zeros(0, np.int32))
+    return _inverted(found, of, len(questions))
+
+
+def _inverted(
+    found: NDArray[np.uint64], of: NDArray[np.integer], questions: int
+) -> tuple[NDArray[np.uint64], Ints, Ints, Floats]:
+    """The same, of terms and the questions that they occur in."""
     pairs = np.unique(found << np.uint64(64 - BITS) | of.astype(np.uint64))
     terms, first = np.unique(pairs >> np.uint64(64 - BITS), return_index=True)
     starts = np.append(first, len(pairs)).astype(np.int64)
     owners = (pairs & np.uint64((1 << 64 - BITS) - 1)).astype(np.int64)
-    weights = np.repeat(_idf(len(questions), np.diff(starts)), np.diff(starts))
-    lengths = np.sqrt(np.bincount(owners, weights**2, minlength=len(questions)))
+    weights = np.repeat(_idf(questions, np.diff(starts)), np.diff(starts))
+    lengths = np.sqrt(np.bincount(owners, weights**2, minlength=questions))
     # A question of signs alone has no terms, and is like nothing.
     return terms, starts, owners, np.where(lengths > 0, lengths, np.inf).astype(np.float32)
