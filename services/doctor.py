@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,15 +14,17 @@ import asyncpg
 from rich.console import Console
 
 from services.glance import connect
+from services.rights import RightsError, as_rabbitmqctl, make_broker_users
 from services.up import SERVICES
 from shared.bus import BusError, Topology
 from shared.database import Database
 from shared.embedding.models import make_embedder
 from shared.failures import Reject, Unavailable
+from shared.outgoing import no_redirects
 from shared.runtime import Runtime
 from shared.settings import Settings
 
-__all__ = ["Finding", "examine"]
+__all__ = ["Finding", "examine", "mend"]
 
 SIGNS = {"ok": "[green]✔[/]", "note": "[yellow]•[/]", "bad": "[red]✘[/]"}
 SLACK_HELP = {
@@ -56,10 +59,30 @@ async def examine(settings: Settings) -> bool:
     ]
     good = True
     for check in checks:
-        for finding in await check(settings):
-            console.print(f"{SIGNS[finding.state]} [bold]{finding.what}[/]: {finding.says}", markup=True)
-            good = good and finding.state != "bad"
+        good = _tell(console, await check(settings)) and good
     return good
+
+
+async def mend(settings: Settings) -> bool:
+    """Make what services need on RabbitMQ that may declare nothing themselves, and print what was made.
+    Returns whether that could be."""
+    console = Console(highlight=False, soft_wrap=True)
+    if settings.amqp_url is None:
+        return _tell(console, [Finding("note", "bus", "AMQP_URL is not set: there is nothing to make")])
+    findings = await _broker(settings.model_copy(update={"amqp_declare": True}), make=True)
+    good = _tell(console, findings)
+    if not good or settings.rabbitmq_management_url is not None:
+        return good and _tell(console, [await _broker_users(settings)])
+    console.print("RABBITMQ_MANAGEMENT_URL is not set; for a user for each service, run:")
+    console.print("\n".join(as_rabbitmqctl(settings)), markup=False)
+    return True
+
+
+def _tell(console: Console, findings: list[Finding]) -> bool:
+    """Print findings. Returns whether none is bad."""
+    for finding in findings:
+        console.print(f"{SIGNS[finding.state]} [bold]{finding.what}[/]: {finding.says}", markup=True)
+    return all(finding.state != "bad" for finding in findings)
 
 
 async def _database(settings: Settings) -> list[Finding]:
@@ -116,17 +139,25 @@ async def _look_inside(database: Database) -> list[Finding]:
     return findings
 
 
-async def _broker(settings: Settings) -> list[Finding]:
+async def _broker(settings: Settings, make: bool = False) -> list[Finding]:
+    """What there is on the broker; `make`: the consumers' queues and bindings first."""
     if settings.amqp_url is None:
         return [Finding("ok", "bus", "within one process (AMQP_URL is not set): use `feedback-loop up`")]
     from shared.rabbit import RabbitBus
 
     bus = RabbitBus(
-        settings.amqp_url.get_secret_value(), Topology(settings.amqp_exchange, settings.amqp_queue_type)
+        settings.amqp_url.get_secret_value(),
+        Topology(settings.amqp_exchange, settings.amqp_queue_type),
+        settings.amqp_declare,
     )
+    consumers = _consumers(settings)
     try:
         await bus.connect()
+        for name, types in consumers.items() if make else ():
+            await bus.declare(name, types)
     except BusError as error:
+        with suppress(BusError):
+            await bus.close()
         hint = "PRECONDITION" in str(error)
         todo = (
             "a queue exists with other arguments: set AMQP_QUEUE_TYPE as it was, or delete that queue"
@@ -135,21 +166,33 @@ async def _broker(settings: Settings) -> list[Finding]:
         )
         return [Finding("bad", "RabbitMQ", f"{error}; {todo}")]
     try:
-        missing = [name for name in _consumers(settings) if await bus.consumers(name) == 0]
+        missing = [name for name in consumers if await bus.consumers(name) == 0]
     finally:
         await bus.close()
     findings = [
         Finding("ok", "RabbitMQ", f"exchange {settings.amqp_exchange}, retry and dead-letter queues there")
     ]
-    if missing:
+    if missing and not make:
         says = f"nobody consumes for {', '.join(missing)}: start `feedback-loop run <service>`, or `up`"
         findings.append(Finding("note", "queues", says))
     return findings
 
 
-def _consumers(settings: Settings) -> list[str]:
-    runtime = Runtime(settings, list(SERVICES.values()))
-    return [router.consumer for router in runtime.routers]
+def _consumers(settings: Settings) -> dict[str, list[str]]:
+    """The event types that each consumer takes."""
+    services = Runtime(settings, list(SERVICES.values())).services
+    taken = {service.name: [one.event.type for one in service.registrations] for service in services}
+    return {name: types for name, types in taken.items() if types}
+
+
+async def _broker_users(settings: Settings) -> Finding:
+    if not settings.passwords:
+        return Finding("note", "users", "ROLE_PASSWORDS is not set: no service got a user of its own")
+    try:
+        users = await make_broker_users(settings)
+    except RightsError as error:
+        return Finding("bad", "users", f"{error}; is that user an administrator?")
+    return Finding("ok", "users", f"{', '.join(users)} have their permissions")
 
 
 async def _slack(settings: Settings) -> list[Finding]:
@@ -172,16 +215,21 @@ async def _slack_bot(settings: Settings) -> Finding:
     from slack_sdk.web.async_client import AsyncWebClient
 
     assert settings.slack_bot_token is not None and settings.slack_channel is not None
-    client = AsyncWebClient(
-        settings.slack_bot_token.get_secret_value(),
-        base_url=settings.slack_api_url,
-        timeout=10,
-        retry_handlers=[],
-    )
+    timeout = aiohttp.ClientTimeout(total=10)
     try:
-        who = await client.auth_test()
-        if settings.slack_channel[:1] in "CG" and settings.slack_channel.isalnum():
-            await client.conversations_info(channel=settings.slack_channel)
+        async with aiohttp.ClientSession(
+            timeout=timeout, trust_env=True, middlewares=[no_redirects]
+        ) as session:
+            client = AsyncWebClient(
+                settings.slack_bot_token.get_secret_value(),
+                base_url=settings.slack_api_url,
+                session=session,
+                retry_handlers=[],
+            )
+            client.proxy = None  # the session knows the proxy, and NO_PROXY too
+            who = await client.auth_test()
+            if settings.slack_channel[:1] in "CG" and settings.slack_channel.isalnum():
+                await client.conversations_info(channel=settings.slack_channel)
     except SlackApiError as error:
         code = str(error.response.get("error", "unknown"))
         if code == "missing_scope":  # reading a channel's name is no duty

@@ -51,9 +51,13 @@ async def hit(settings: Settings, url: str | None, app: str | None) -> None:
     try:
         async with (
             aiohttp.ClientSession(headers=headers, timeout=timeout) as session,
-            session.post(address, json={"app": app} if app else {}) as response,
+            session.post(address, json={"app": app} if app else {}, allow_redirects=False) as response,
         ):
             text = await response.text()
+            if 300 <= response.status < 400:
+                raise click.ClickException(
+                    f"{address} redirects ({response.status}): give --url where it leads"
+                )
             if response.status != 200:
                 raise click.ClickException(f"{address} answered {response.status}: {text}")
     except aiohttp.ClientError as error:

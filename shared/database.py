@@ -28,6 +28,7 @@ __all__ = [
     "Connection",
     "Database",
     "DatabaseUnavailable",
+    "SchemaBehind",
     "is_conflict",
     "is_unavailable",
     "pooler_safe_dsn",
@@ -40,11 +41,25 @@ Isolation = Literal["read_committed", "repeatable_read"]
 # What poolers and libpq add to a DSN; asyncpg would send them to the server, which refuses.
 _FOREIGN_PARAMETERS = {"channel_binding", "pgbouncer", "connect_timeout", "pool_timeout", "connection_limit"}
 _NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
+_MAY_MIGRATE = """
+select case when n.oid is null then has_database_privilege(current_database(), 'create')
+            else pg_has_role(coalesce(c.relowner, n.nspowner), 'usage') end
+from (values ('feedback_loop')) wanted (name)
+left join pg_namespace n on n.nspname = wanted.name
+left join pg_class c on c.relnamespace = n.oid and c.relname = 'migration'
+"""
+IDLE = 60
+"""Seconds that a transaction may wait for its process between two statements: one that has stopped must
+not keep its locks for ever. As long as a statement may take."""
 _MIGRATION = re.compile(r"(\d{3})_\w+\.sql")
 
 
 class DatabaseUnavailable(Exception):
     """PostgreSQL cannot be reached now."""
+
+
+class SchemaBehind(DatabaseUnavailable):
+    """The schema is older than this program, and this role may not change it: whoever may has to."""
 
 
 class Database:
@@ -79,6 +94,7 @@ class Database:
             command_timeout=60,
             statement_cache_size=self._cache,
             init=_prepare,
+            reset=_as_it_is,
         )
         await self.ping()
 
@@ -104,11 +120,11 @@ class Database:
             connection = await pool.acquire(timeout=10)
         except TimeoutError:
             raise DatabaseUnavailable("no connection within 10 s") from None
+        except OSError as error:  # first: a certificate that does not verify is a ValueError too
+            raise DatabaseUnavailable(f"{type(error).__name__}: {error}") from error
         except ValueError:
             raise  # the DSN is none, which no waiting mends
-        except (
-            OSError, asyncpg.InterfaceError, asyncpg.InternalClientError, asyncpg.PostgresError
-        ) as error:  # fmt: skip
+        except (asyncpg.InterfaceError, asyncpg.InternalClientError, asyncpg.PostgresError) as error:
             raise DatabaseUnavailable(f"{type(error).__name__}: {error}") from error
         try:
             try:
@@ -122,6 +138,7 @@ class Database:
     async def transaction(self, isolation: Isolation = "read_committed") -> AsyncIterator[Connection]:
         """A connection in a transaction: commits at the end, rolls back on any exception."""
         async with self.connection() as connection, connection.transaction(isolation=isolation):
+            await connection.execute(f"set local idle_in_transaction_session_timeout = '{IDLE}s'")
             yield connection
 
     async def ping(self) -> None:
@@ -131,8 +148,13 @@ class Database:
     async def migrate(self) -> list[str]:
         """Apply what is missing of `migrations/NNN_name.sql`, all in one transaction.
 
+        A role that the schema does not belong to changes nothing (`shared/roles.py`).
+
         Returns:
             The names applied now; empty when the schema was up to date.
+
+        Raises:
+            SchemaBehind: it was not, and it is another role's.
         """
         files = sorted(
             entry.name
@@ -140,6 +162,9 @@ class Database:
             if _MIGRATION.fullmatch(entry.name)
         )
         async with self.transaction() as connection:
+            if not await connection.fetchval(_MAY_MIGRATE):
+                await _compare(connection, files)
+                return []
             # A transaction-level lock: it works behind a pooler and cannot be left behind.
             await connection.execute("select pg_advisory_xact_lock(hashtext('feedback_loop.migrate'))")
             await connection.execute("create schema if not exists feedback_loop")
@@ -155,6 +180,19 @@ class Database:
                 await connection.execute("insert into feedback_loop.migration (name) values ($1)", name)
                 log.info("migration applied", extra={"migration": name})
         return missing
+
+
+async def _compare(connection: Connection, files: list[str]) -> None:
+    """Raises `SchemaBehind` where the schema, another role's, lacks one of the migrations."""
+    done: set[str] = set()
+    if await connection.fetchval("select exists (select from pg_namespace where nspname = 'feedback_loop')"):
+        done = {row["name"] for row in await connection.fetch("select name from feedback_loop.migration")}
+    missing = [name for name in files if name not in done]
+    if missing:
+        raise SchemaBehind(
+            f"the schema lacks {missing[0]}, and this role may not change it:"
+            " run `feedback-loop migrate --roles` as the schema's owner"
+        )
 
 
 def pooler_safe_dsn(dsn: str) -> tuple[str, bool]:
@@ -199,6 +237,10 @@ async def _prepare(connection: Any) -> None:
         await connection.set_type_codec(
             kind, schema="pg_catalog", encoder=_dump_json, decoder=json.loads, format="text"
         )
+
+
+async def _as_it_is(connection: Any) -> None:
+    """There is no session state to reset, so that a connection goes back without another round trip."""
 
 
 def _dump_json(value: object) -> str:

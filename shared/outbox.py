@@ -176,17 +176,9 @@ class Outbox:
         return sum(tried.values())
 
     async def prune(self, days: int = 90) -> None:
-        """Forget events, and what was done with them, after `days`."""
-        async with self._database.transaction() as connection:
-            for table, column in (
-                ("outbox", "created_at"),
-                ("inbox", "processed_at"),
-                ("attempt", "changed_at"),
-            ):
-                await connection.execute(
-                    f"delete from feedback_loop.{table} where {column} < now() - make_interval(days => $1)",
-                    days,
-                )
+        """Forget events, and what was done with them, after `days`; 30 at least."""
+        async with self._database.connection() as connection:
+            await connection.execute("select feedback_loop.forget_events($1)", days)
 
     async def _resend(self, row: Record) -> bool:
         """Whether every consumer that misses it has a queue."""

@@ -19,6 +19,7 @@ from aiohttp import web
 
 from shared import http, reference, runs
 from shared.access import Guard
+from shared.asyncapi import Party
 from shared.bus import Bus, BusError, Topology
 from shared.contract import Contract
 from shared.database import Database, DatabaseUnavailable
@@ -152,6 +153,20 @@ class Runtime:
         self._boot: asyncio.Task[None] | None = None
 
     @property
+    def parties(self) -> list[Party]:
+        """The services as the bus sees them."""
+        return [
+            Party(
+                service.name,
+                service.contract.about,
+                [registration.event for registration in service.registrations],
+                service.contract.sends,
+                service.announces,
+            )
+            for service in self.services
+        ]
+
+    @property
     def port(self) -> int:
         """The bound port (useful where the setting was 0)."""
         assert self._runner is not None and self._runner.addresses
@@ -264,7 +279,7 @@ class Runtime:
         middle of a build: while work is open, it calls itself."""
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session:
             try:
-                async with session.get(f"{self.settings.render_external_url}/healthz"):
+                async with session.get(f"{self.settings.render_external_url}/healthz", allow_redirects=False):
                     pass
             except aiohttp.ClientError as error:
                 log.warning("cannot reach this service from outside: %s", error)

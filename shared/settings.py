@@ -11,15 +11,18 @@ import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.roles import ROLES
 
 __all__ = ["Settings", "SettingsError", "duration", "load"]
 
+_SCHEMES = {"database_url": ("postgresql", "postgres"), "amqp_url": ("amqp", "amqps")}
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^:\[\]]*)(:\d{0,5})?", re.ASCII)
 _DURATION = re.compile(r"(\d{1,5})\s*([mhd])", re.ASCII)
 RENDER_PROXIES = 3
 """Render's header reads "caller, Cloudflare, Render" (https://github.com/arcjet/arcjet-js/issues/5411);
@@ -31,6 +34,16 @@ def duration(text: str) -> timedelta | None:
     """The time that `90m`, `24h` or `7d` says; None for anything else."""
     found = _DURATION.fullmatch(text)
     return timedelta(**{_UNITS[found[2]]: int(found[1])}) if found else None
+
+
+def _is_address(text: str, schemes: tuple[str, ...]) -> bool:
+    """Whether an address is whole. What is not ends up in the libraries' errors, password and all."""
+    try:
+        parts = urlsplit(text.strip())
+    except ValueError:
+        return False
+    hosts = parts.netloc.rpartition("@")[2].split(",")  # PostgreSQL takes several
+    return parts.scheme in schemes and not parts.fragment and all(map(_HOST.fullmatch, hosts))
 
 
 def _parts(text: str) -> list[str]:
@@ -45,7 +58,13 @@ class SettingsError(Exception):
 class Settings(BaseSettings):
     """Every field is the environment variable of the same name in capitals."""
 
-    model_config = SettingsConfigDict(env_file=".env", extra="ignore", env_ignore_empty=True, frozen=True)
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        extra="ignore",
+        env_ignore_empty=True,
+        frozen=True,
+        hide_input_in_errors=True,  # which may be a secret
+    )
 
     # Where it runs
     port: int = Field(8080, ge=0, le=65535, description="HTTP port to listen on (0: any free port)")
@@ -217,6 +236,17 @@ class Settings(BaseSettings):
         description="File of questions and the documents they should find, that no retrain may make worse",
     )
     embedding_batch: int = Field(32, ge=1, le=512, description="Chunks in one embedding batch")
+
+    @field_validator("database_url", "amqp_url")
+    @classmethod
+    def _whole_address(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        schemes = _SCHEMES[str(info.field_name)]
+        if value is not None and not _is_address(value.get_secret_value(), schemes):
+            raise ValueError(
+                f"must look like {schemes[0]}://user:password@host:port/name; in the password write / as %2F,"
+                " # as %23, ? as %3F, @ as %40"
+            )
+        return value
 
     @field_validator("vote_token_secret")
     @classmethod

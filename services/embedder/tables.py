@@ -1,16 +1,21 @@
 """Embedding models in SQL: a table of vectors for each, because HNSW needs one dimension.
 
 A vector is stored once per model and content hash; every generation that shows the content shares it.
+The tables are made by the function `feedback_loop.register_model` (migration 016): the embedder itself may
+make none.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from asyncpg import Record
 
 from shared.database import Connection
-from shared.embedding.vectors import Vectors
+
+if TYPE_CHECKING:
+    from shared.embedding.vectors import Vectors
 
 __all__ = ["Model", "from_row", "known_model", "register_model", "store_vectors"]
 
@@ -55,38 +60,9 @@ async def register_model(connection: Connection, name: str, dimensions: int) -> 
         if known.dimensions != dimensions:
             raise ValueError(f"{name} gave {known.dimensions} dimensions before and gives {dimensions} now")
         return known
-    row = await connection.fetchrow(
-        "insert into feedback_loop.model (name, dimensions, table_name)"
-        " values ($1, $2, 'vector_' || nextval('feedback_loop.vector_table')) returning *",
-        name,
-        dimensions,
-    )
+    row = await connection.fetchrow("select * from feedback_loop.register_model($1, $2)", name, dimensions)
     assert row is not None
-    model = from_row(row)
-    await connection.execute(
-        f"create table {model.table}"
-        f" (chunk_hash text primary key, embedding {model.type}({dimensions}) not null);"
-        f"create index on {model.table} using hnsw (embedding {model.type}_cosine_ops)"
-    )
-    await _renew_view(connection)
-    return model
-
-
-async def _renew_view(connection: Connection) -> None:
-    """`active_chunk` gets a branch per model."""
-    models = await connection.fetch("select * from feedback_loop.model order by id")
-    branches = " union all ".join(
-        "select a.app, m.source, m.ordinal, c.heading, c.text, c.hash, a.generation,"
-        " v.embedding::vector as vector"
-        " from feedback_loop.active_generation a"
-        f" join feedback_loop.generation g on g.id = a.generation and g.model = {model.id}"
-        " join feedback_loop.generation_chunk m on m.generation = g.id"
-        " join feedback_loop.document d on d.id = m.document"
-        " join feedback_loop.chunk c on c.hash = m.chunk_hash"
-        f" join {model.table} v on v.chunk_hash = m.chunk_hash"
-        for model in map(from_row, models)
-    )
-    await connection.execute(f"create or replace view feedback_loop.active_chunk as {branches}")
+    return from_row(row)
 
 
 async def store_vectors(connection: Connection, model: Model, hashes: list[str], vectors: Vectors) -> None:

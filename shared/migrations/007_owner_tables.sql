@@ -9,8 +9,9 @@
 -- Not guaranteed: a row dated further back than that, whose session took the id long before it wrote the
 -- row, or whose transaction was overtaken by one that began earlier, may follow only at the weekly one.
 --
--- Where the loop's role may not read the owner's tables, their owner may own read_owner_tables() and
--- mark it `security definer`: every name here is qualified, and the search path is fixed.
+-- read_owner_tables() runs with its owner's rights (016): every name here is qualified, and the search path
+-- is fixed. Where the loop's role may not read the owner's tables, one that may, and may write the ledger,
+-- can own it, and grant `execute`.
 
 create table feedback_loop.vote_word (word text primary key, value smallint not null);
 comment on table feedback_loop.vote_word is 'What people write for a vote, in small letters; 1 = like, 0 = dislike';

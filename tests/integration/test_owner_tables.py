@@ -485,7 +485,8 @@ async def test_a_role_without_rights_reads_through_a_security_definer(owner: Any
     await owner.execute(
         "alter function feedback_loop.read_owner_tables() security definer;"
         "do $$ begin create role fl_reader; exception when duplicate_object then null; end $$;"
-        "grant usage on schema feedback_loop to fl_reader"
+        "grant usage on schema feedback_loop to fl_reader;"
+        "grant execute on function feedback_loop.read_owner_tables() to fl_reader"
     )
     await owner.execute("set role fl_reader")
     rows = await owner.fetch("select changed from feedback_loop.read_owner_tables()")

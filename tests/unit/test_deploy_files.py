@@ -8,17 +8,20 @@ import tomllib
 from importlib import resources
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import jsonschema
 import pytest
 import yaml
 
+from shared.roles import ROLES
 from shared.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {name.upper() for name in Settings.model_fields}
 THIRD_PARTY = {"postgres", "rabbitmq"}  # their environment is not ours
-COMPOSE_ONLY = {"POSTGRES_PASSWORD", "RABBITMQ_PASSWORD", "BIND"}  # explained at the top of the file
+PASSWORDS = {"POSTGRES_PASSWORD", "RABBITMQ_PASSWORD", *(f"{name.upper()}_PASSWORD" for name in ROLES)}
+COMPOSE_ONLY = PASSWORDS | {"BIND"}  # explained at the top of the file
 
 # The fields of Render's Blueprint reference that a web service on the free plan can have.
 RENDER_ROOT = {"services", "databases", "envVarGroups", "projects", "ungrouped", "previews"}
@@ -81,7 +84,7 @@ def test_compose_follows_the_compose_specification(compose: dict[str, Any]) -> N
 def test_compose_environment_is_known_and_valid(compose: dict[str, Any]) -> None:
     for name, service in compose["services"].items():
         if name not in THIRD_PARTY:
-            assert set(service["environment"]) <= SETTINGS, name
+            assert set(service["environment"]) <= SETTINGS | PASSWORDS, name
             settings_from({key: interpolated(value) for key, value in service["environment"].items()})
 
 
@@ -93,7 +96,8 @@ def test_compose_interpolates_only_variables_that_are_explained() -> None:
 
 def test_compose_runs_every_service_once_the_schema_is_there(compose: dict[str, Any]) -> None:
     ours = {name: service for name, service in compose["services"].items() if name not in THIRD_PARTY}
-    assert ours.pop("migrate")["command"] == "feedback-loop migrate"
+    assert ours.pop("migrate")["command"] == "feedback-loop migrate --roles"
+    assert ours.pop("broker")["command"] == "feedback-loop doctor --fix"
     assert set(ours) == {path.parent.name for path in (ROOT / "services").glob("*/build.py")}
     for name, service in ours.items():
         assert service["command"] == f"feedback-loop run {name}"
@@ -101,7 +105,33 @@ def test_compose_runs_every_service_once_the_schema_is_there(compose: dict[str, 
             "postgres": "service_healthy",
             "rabbitmq": "service_healthy",
             "migrate": "service_completed_successfully",
+            "broker": "service_completed_successfully",
         }
+
+
+@pytest.mark.parametrize("name", ROLES)
+def test_compose_runs_each_service_as_its_own_user(compose: dict[str, Any], name: str) -> None:
+    environment = {
+        key: interpolated(value) for key, value in compose["services"][name]["environment"].items()
+    }
+    settings = settings_from(environment)
+    assert settings.database_url is not None and settings.amqp_url is not None
+    for url in (settings.database_url, settings.amqp_url):
+        parts = urlsplit(url.get_secret_value())
+        assert parts.username == f"feedback_{name}"
+        for errand in ("migrate", "broker"):
+            given = interpolated(compose["services"][errand]["environment"]["ROLE_PASSWORDS"])
+            assert settings_from({"ROLE_PASSWORDS": given}).passwords[name] == parts.password
+    assert not settings.amqp_declare
+    assert not settings.passwords and not settings.rabbitmq_management_url
+
+
+def test_compose_gives_no_password_of_its_own_to_a_service(compose: dict[str, Any]) -> None:
+    """`.env` reaches every container, so what is only for Compose is blanked."""
+    for name in ROLES:
+        environment = compose["services"][name]["environment"]
+        blank = PASSWORDS | {"ROLE_PASSWORDS", "RABBITMQ_MANAGEMENT_URL"}
+        assert {environment[password] for password in blank} == {""}
 
 
 def test_compose_opens_no_port_to_everyone_by_default(compose: dict[str, Any]) -> None:

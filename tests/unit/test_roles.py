@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from services.up import SERVICES
+from shared.events import REGISTRY
 from shared.roles import ROLES, permissions, statements
+from shared.runtime import Runtime
+from shared.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 MIGRATIONS = ROOT / "shared" / "migrations"
@@ -75,7 +79,14 @@ def test_only_the_collector_may_write_votes(service: str) -> None:
 @pytest.mark.parametrize("service", ROLES)
 def test_what_was_granted_before_is_taken_away_first(service: str) -> None:
     verbs = [statement.partition(" ")[0] for statement in statements(service)]
-    assert verbs == sorted(verbs, key=["revoke", "grant"].index)
+    assert verbs == sorted(verbs, key=["revoke", "drop", "create", "grant"].index)
+
+
+@pytest.mark.parametrize("service", ROLES)
+def test_a_service_may_write_the_events_that_it_says_it_sends(service: str) -> None:
+    (built,) = Runtime(Settings(_env_file=None), [SERVICES[service]]).services
+    sent = {event.type for event in built.contract.sends}
+    assert sent <= set(ROLES[service].emits) <= set(REGISTRY)
 
 
 @pytest.mark.parametrize("service", ROLES)

@@ -109,7 +109,7 @@ def test_half_a_slack_bot_is_refused(monkeypatch: pytest.MonkeyPatch, name: str)
 
 
 def test_what_holds_a_secret_is_declared_as_one() -> None:
-    telling = ("TOKEN", "KEY", "SECRET", "PASSWORD", "WEBHOOK", "DATABASE_URL", "AMQP_URL")
+    telling = ("TOKEN", "KEY", "SECRET", "PASSWORD", "WEBHOOK", "DATABASE_URL", "AMQP_URL", "MANAGEMENT_URL")
     assert {
         name.upper() for name in Settings.model_fields if any(w in name.upper() for w in telling)
     } == SECRETS
@@ -118,6 +118,8 @@ def test_what_holds_a_secret_is_declared_as_one() -> None:
 def test_secrets_are_shown_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in SECRETS:
         monkeypatch.setenv(name, f"trigger={CANARY * 6}")  # long enough for a key, and a role's password
+    monkeypatch.setenv("DATABASE_URL", f"postgresql://u:{CANARY}@host/db")
+    monkeypatch.setenv("AMQP_URL", f"amqp://u:{CANARY}@host/")
     monkeypatch.setenv("SLACK_CHANNEL", "#reports")
     settings = load()
     for shown in (repr(settings), str(settings), settings.model_dump_json(), str(settings.model_dump())):
