@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from services.analyzer import handlers
 from services.analyzer.comments import Listener
+from services.analyzer.operations import CONTRACT
 from shared import policy
 from shared.events import FeedbackEvaluate, LoopPaused, LoopResumed, RetrainCompleted
+from shared.retention import look_after
 from shared.router import Registration
 from shared.runtime import Kernel, Service
 
@@ -34,11 +36,13 @@ def build(kernel: Kernel, embedder: Embedder | None = None) -> Service:
     listener = Listener(kernel.database, (lambda: embedder) if embedder else kernel.embedder)
     return Service(
         name="analyzer",
+        contract=CONTRACT,
         registrations=[
             Registration(FeedbackEvaluate, handlers.evaluate),
             Registration(RetrainCompleted, handlers.finish_retrain),
             Registration(LoopPaused, handlers.pause),
             Registration(LoopResumed, handlers.resume),
         ],
-        deps=handlers.Deps(kernel.database, rules, settings.report_window, listener),
+        deps=handlers.Deps(kernel.database, rules, settings.report_window, listener, settings.retention_days),
+        on_start=lambda: look_after(kernel.database, settings.retention_days),
     )

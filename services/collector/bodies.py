@@ -21,7 +21,15 @@ from pydantic import (
 
 from services.collector.votes import VOTES, Key, Retraction, Vote, reason_code_of, vote_of
 
-__all__ = ["MOST_ITEMS", "Conversation", "ConversationBatch", "FeedbackBatch", "FeedbackBody", "KeyBody"]
+__all__ = [
+    "MOST_ITEMS",
+    "Conversation",
+    "ConversationBatch",
+    "FeedbackBatch",
+    "FeedbackBody",
+    "GivenId",
+    "KeyBody",
+]
 
 MOST_ITEMS = 10_000
 _METADATA_BYTES = 8192
@@ -89,6 +97,9 @@ def _strings(value: object) -> list[str]:
 
 Text = Annotated[str, AfterValidator(_no_nul)]
 Id = Annotated[Text, BeforeValidator(_id), Field(max_length=200), AfterValidator(_fits_index)]
+GivenId = Annotated[
+    Id, AfterValidator(_not_blank), Field(json_schema_extra={"minLength": 1, "pattern": r"\S"})
+]
 Name = Annotated[str, Field(pattern=r"^[\w.-]{1,64}$")]
 Generation = Annotated[int, Field(ge=1, lt=2**63)]
 Moment = Annotated[
@@ -100,7 +111,7 @@ Chunk = Annotated[Text, Field(min_length=1, max_length=500)]
 class KeyBody(BaseModel):
     """Which vote. `conversation_id` need not be known."""
 
-    conversation_id: Annotated[Id, AfterValidator(_not_blank)]
+    conversation_id: GivenId
     message_id: Id = ""
     user_id: Id = ""
     app: Name = "default"
@@ -154,7 +165,7 @@ class FeedbackBody(KeyBody):
 
     def change(self) -> Vote | Retraction:
         if self.feedback is None:
-            return Retraction(self.key)
+            return Retraction(self.key, self.created_at)
         code, comment = self._why()
         return Vote(
             key=self.key,
@@ -207,7 +218,7 @@ def _citation(given: object) -> object:
 class Conversation(BaseModel):
     """One answer. What is absent or null is left as it is recorded already."""
 
-    conversation_id: Annotated[Id, AfterValidator(_not_blank)]
+    conversation_id: GivenId
     message_id: Id = ""
     user_id: Id = ""
     app: Name = "default"

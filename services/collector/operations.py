@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel
 
 from services.collector.bodies import Conversation, ConversationBatch, FeedbackBatch, FeedbackBody, KeyBody
 from services.collector.tokens_api import TokenBody
 from shared.answers import Done
-from shared.contract import JSON, Answer, Contract, Operation, Operations
+from shared.contract import JSON, Answer, Contract, Operation, Operations, Shape
 
 __all__ = ["CONTRACT"]
 
 NDJSON = "application/x-ndjson"
 
 
-class Recorded(BaseModel):
+class Recorded(Shape):
     status: Literal["ok"]
     recorded: int
     """Items of the batch."""
@@ -26,7 +25,7 @@ class ConversationsRecorded(Recorded):
     message: str
 
 
-class Issued(BaseModel):
+class Issued(Shape):
     token: str
     expires: int
     """Seconds since 1970."""

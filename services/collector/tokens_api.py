@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
 
 from aiohttp import web
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from services.collector.bodies import Id, Name
+from services.collector.bodies import GivenId, Id, Name
 from shared import http, vote_token
 from shared.settings import Settings
 from shared.vote_token import LONGEST, VoteToken
 
 __all__ = ["TokensApi"]
-
-
-def _said(text: str) -> str:
-    if not text.strip():
-        raise ValueError("must not be empty")
-    return text
 
 
 class TokenBody(BaseModel):
@@ -33,7 +26,7 @@ class TokenBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     app: Name = "default"
-    conversation_id: Annotated[Id, AfterValidator(_said)]
+    conversation_id: GivenId
     message_id: Id | None = None
     user_id: Id = ""
     ttl: int = Field(60, ge=1, le=LONGEST)

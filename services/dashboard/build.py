@@ -7,6 +7,7 @@ from aiohttp import web
 from services.dashboard.app import Dashboard
 from services.dashboard.commands_api import LARGEST, CommandsApi
 from services.dashboard.figures_api import FiguresApi
+from services.dashboard.operations import CONTRACT
 from services.dashboard.selection import Reader
 from services.dashboard.stream import Feed
 from services.dashboard.votes_api import VotesApi
@@ -22,6 +23,7 @@ def build(kernel: Kernel, feed: Feed | None = None) -> Service:
     commands, guard = CommandsApi(kernel), kernel.guard
     return Service(
         name="dashboard",
+        contract=CONTRACT,
         routes=[
             web.get("/", guard.open(dashboard.page)),
             web.get("/dashboard", guard.open(dashboard.page)),

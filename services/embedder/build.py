@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import TYPE_CHECKING
+
 from aiohttp import web
 
 from services.embedder import building, rollback
 from services.embedder.documents_api import LARGEST_BODY, DocumentsApi
-from services.embedder.search import Searcher
+from services.embedder.golden import read_golden_set
+from services.embedder.operations import CONTRACT
 from services.embedder.search_api import SearchApi
-from services.embedder.study import Study, read_golden_set
-from shared.embedding.models import Embedder
 from shared.events import (
     EmbeddingRequested,
     GenerationBuilt,
@@ -19,6 +21,11 @@ from shared.events import (
 )
 from shared.router import Registration
 from shared.runtime import Kernel, Service
+
+if TYPE_CHECKING:  # with these comes numpy
+    from services.embedder.search import Searcher
+    from services.embedder.study import Study
+    from shared.embedding.models import Embedder
 
 __all__ = ["build"]
 
@@ -31,13 +38,26 @@ def build(kernel: Kernel, embedder: Embedder | None = None) -> Service:
     """
     settings = kernel.settings
     embedder = embedder or kernel.embedder()
-    # One connection is left to the other services of the process.
-    searcher = Searcher(kernel.database, embedder, at_once=settings.database_pool_size - 1)
-    study = Study(kernel.database, embedder, searcher, read_golden_set(settings.golden_set))
+    golden = read_golden_set(settings.golden_set)
+
+    @cache
+    def searcher() -> Searcher:
+        from services.embedder.search import Searcher
+
+        # One connection is left to the other services of the process.
+        return Searcher(kernel.database, embedder, at_once=settings.database_pool_size - 1)
+
+    @cache
+    def study() -> Study:
+        from services.embedder.study import Study
+
+        return Study(kernel.database, embedder, searcher(), golden)
+
     documents, searches = DocumentsApi(kernel), SearchApi(kernel, searcher)
     guard = kernel.guard
     return Service(
         name="embedder",
+        contract=CONTRACT,
         routes=[
             web.get("/documents", guard.needs("admin", documents.list_documents)),
             web.post("/documents", guard.needs("admin", documents.post_documents, body=LARGEST_BODY)),

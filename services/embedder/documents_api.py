@@ -47,10 +47,17 @@ def _source(source: str) -> str:
 class NewDocument(BaseModel):
     """A document as it is posted: text, or the bytes of a file in base64."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"oneOf": [{"required": ["content"]}, {"required": ["content_base64"]}]},
+    )
 
     app: str = Field("default", pattern=_APP)
-    source: Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_source)]
+    source: Annotated[
+        str,
+        Field(min_length=1, max_length=500, json_schema_extra={"pattern": r"^[^\x00-\x1f\x7f-\x9f]+$"}),
+        AfterValidator(_source),
+    ]
     content: str | None = None
     content_base64: str | None = None
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
 
 from aiohttp import web
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
-from services.embedder.search import Question, Searcher
+from services.embedder.found import Question
 from shared import http
 from shared.failures import Reject, Unavailable
 from shared.runtime import Kernel
+
+if TYPE_CHECKING:
+    from services.embedder.search import Searcher
 
 __all__ = ["SearchApi"]
 
@@ -53,7 +57,13 @@ class SearchBody(BaseModel):
 
 
 class SearchApi:
-    def __init__(self, kernel: Kernel, searcher: Searcher) -> None:
+    """The routes.
+
+    Args:
+        searcher: gives the process's searcher; with the first call comes what is slow to import.
+    """
+
+    def __init__(self, kernel: Kernel, searcher: Callable[[], Searcher]) -> None:
         self._kernel = kernel
         self._searcher = searcher
 
@@ -63,7 +73,7 @@ class SearchApi:
         given = await http.read_json(request) if request.method == "POST" else dict(request.query)
         question = http.read_model(SearchBody, given).question()
         try:
-            found = await self._searcher.search(question)
+            found = await self._searcher().search(question)
         except (LookupError, Reject, Unavailable) as error:
             return http.unavailable(str(error))
         return web.json_response(found.public())

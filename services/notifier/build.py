@@ -9,6 +9,7 @@ from aiohttp import web
 from services.notifier.destinations import Destination, Terminal
 from services.notifier.handlers import REGISTRATIONS, Notifier
 from services.notifier.interactivity import Interactivity
+from services.notifier.operations import CONTRACT
 from services.notifier.pictures import Pictures
 from services.notifier.poster import Poster, Timing
 from services.notifier.signed import LIMIT
@@ -43,6 +44,7 @@ def build(
 
     return Service(
         name="notifier",
+        contract=CONTRACT,
         routes=[
             web.post("/slack/commands", kernel.guard.signed(slack.command, body=LIMIT)),
             web.post("/slack/interactions", kernel.guard.signed(slack.interaction, body=LIMIT)),

@@ -5,37 +5,37 @@ from __future__ import annotations
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import AwareDatetime, Field
 
 from services.trigger.app import HitBody, RunsQuery
 from shared.answers import Run
-from shared.contract import JSON, Answer, Contract, Operation, Operations
+from shared.contract import JSON, Answer, Contract, Operation, Operations, Shape
 from shared.envelope import STRUCTURED
 from shared.events import FeedbackEvaluate
 
 __all__ = ["CONTRACT"]
 
 
-class Started(BaseModel):
+class Started(Shape):
     status: Literal["Feedback loop started"]
 
 
-class Accepted(BaseModel):
+class Accepted(Shape):
     status: Literal["accepted"]
     run: UUID
     """The run that it starts, or joins."""
 
 
-class Runs(BaseModel):
+class Runs(Shape):
     runs: list[Run]
 
 
-class Idempotent(BaseModel):
+class Idempotent(Shape):
     key: str | None = Field(None, alias="Idempotency-Key", min_length=1, max_length=200, pattern="^[!-~]+$")
     """Two requests with one key are one run."""
 
 
-class Attributes(BaseModel):
+class Attributes(Shape):
     """The attributes of a CloudEvent in binary mode, percent-encoded."""
 
     specversion: Literal["1.0"] | None = Field(None, alias="ce-specversion")
@@ -47,7 +47,7 @@ class Attributes(BaseModel):
     time: AwareDatetime | None = Field(None, alias="ce-time")
 
 
-class CloudEvent(BaseModel):
+class CloudEvent(Shape):
     """A `feedback.evaluate` as a CloudEvent in structured mode."""
 
     specversion: Literal["1.0"]

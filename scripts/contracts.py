@@ -1,0 +1,51 @@
+"""Writes the contracts: what the HTTP routes and the events are, for other programs.
+
+python -m scripts.contracts            writes docs/contracts/openapi.json and asyncapi.json
+python -m scripts.contracts --check    says which of them is out of date, and exits with 1
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from services.up import compose
+from shared import asyncapi, openapi
+from shared.settings import Settings
+
+FOLDER = Path(__file__).parents[1] / "docs" / "contracts"
+
+
+def contracts() -> dict[str, dict[str, Any]]:
+    """File → what it says, of all services in their standard settings."""
+    runtime = compose(Settings(_env_file=None))
+    return {
+        "openapi.json": openapi.document(runtime.groups),
+        "asyncapi.json": asyncapi.document(runtime.parties, runtime.kernel.bus.topology),
+    }
+
+
+def main(arguments: list[str]) -> int:
+    written = {
+        FOLDER / name: json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+        for name, document in contracts().items()
+    }
+    stale = [path for path, text in written.items() if not _holds(path, text)]
+    if "--check" in arguments:
+        for path in stale:
+            print(f"contracts: {path.name} is out of date: python -m scripts.contracts", file=sys.stderr)
+        return 1 if stale else 0
+    for path in stale:
+        path.write_text(written[path], encoding="utf-8")
+        print(f"{path.name} written")
+    return 0
+
+
+def _holds(path: Path, text: str) -> bool:
+    return path.exists() and path.read_text(encoding="utf-8") == text
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
