@@ -5,15 +5,15 @@ from __future__ import annotations
 import io
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from asyncpg import Record
 
 from services.embedder.learning.credit import Vote
-from services.embedder.learning.library import Learned
-from services.embedder.learning.memory import Memory
 from shared.database import Connection
+
+if TYPE_CHECKING:  # numpy is slow to import, and plans and rollbacks need none
+    from services.embedder.learning.library import Learned
 
 __all__ = ["anything_to_learn", "differ", "forget", "inherit", "read", "votes", "write"]
 
@@ -82,6 +82,11 @@ def _cited(cited: list[dict[str, Any]], shown: list[str], chunks_of: dict[str, s
 
 async def read(connection: Connection, generation: int) -> Learned:
     """The artefacts of a generation; nothing where it has none."""
+    import numpy as np
+
+    from services.embedder.learning.library import Learned
+    from services.embedder.learning.memory import Memory
+
     row = await connection.fetchrow(
         "select alpha, memory, adapter from feedback_loop.learned where generation = $1", generation
     )
@@ -125,6 +130,8 @@ async def forget(connection: Connection, apps: Sequence[str], questions: Iterabl
     Returns:
         How many past questions were removed, of all generations together.
     """
+    from services.embedder.learning.memory import Memory
+
     gone, removed = list(questions), 0
     rows = await connection.fetch(
         "update feedback_loop.learned l set refit = true from feedback_loop.generation g"
@@ -159,6 +166,8 @@ async def differ(connection: Connection, one: int, other: int) -> bool:
 
 
 def _saved(matrix: Any) -> bytes:
+    import numpy as np
+
     out = io.BytesIO()
     np.save(out, matrix, allow_pickle=False)
     return out.getvalue()

@@ -14,13 +14,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 
 from services.notifier.destinations import Message, Posted
 from services.notifier.failures import Down, NotPosted, Refused, Unclear, from_answer
 from services.notifier.phrases import Markup
+from shared.outgoing import Redirected, no_redirects
 
 if TYPE_CHECKING:  # slack_sdk is slow to import, and only needed where Slack is
     from slack_sdk.web.async_client import AsyncWebClient
@@ -101,10 +102,11 @@ class Bot:
             client.files_getUploadURLExternal, filename="trend.png", length=len(png), alt_txt=title
         )
         assert client.session is not None
+        address = str(slot["upload_url"])
+        if not _of_slack(address, self._api_url):
+            raise Refused("an address for the picture that is not Slack's")
         try:
-            async with client.session.post(
-                str(slot["upload_url"]), data=png, allow_redirects=False
-            ) as answer:
+            async with client.session.post(address, data=png, allow_redirects=False) as answer:
                 status = answer.status
         except Exception as error:
             raise Down(f"the picture could not be sent ({type(error).__name__})") from None
@@ -251,11 +253,19 @@ def _ts_of(key: str, messages: list[dict[str, Any]]) -> str | None:
     return None
 
 
+def _of_slack(address: str, api_url: str) -> bool:
+    """Whether an address that the API names is of its own host, or of one below it."""
+    there, api = urlsplit(address), urlsplit(api_url)
+    host, home = there.hostname or "", api.hostname or ""
+    return there.scheme == api.scheme and (host == home or host.endswith(f".{home}"))
+
+
 def _session(timeout: float) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(force_close=True),
         timeout=aiohttp.ClientTimeout(total=timeout, connect=timeout / 2),
         trust_env=True,
+        middlewares=[no_redirects],  # slack_sdk would follow them, message and all
     )
 
 
@@ -287,6 +297,8 @@ def _failure(error: Exception) -> NotPosted:
         error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | aiohttp.ClientHttpProxyError
     ):
         return Down(f"cannot be reached ({kind})")
+    if isinstance(error, Redirected):
+        return from_answer(error.status, "")
     if isinstance(error, aiohttp.InvalidURL | SlackRequestError):
         return Refused(kind)
     return Unclear(f"the connection ended before the answer ({kind})")

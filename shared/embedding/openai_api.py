@@ -19,7 +19,8 @@ import aiohttp
 import numpy as np
 import yarl
 
-from shared.embedding.vectors import SAMPLE, Vectors, encodable, unit
+from shared.embedding.texts import SAMPLE, encodable
+from shared.embedding.vectors import Vectors, unit
 from shared.failures import Reject, Unavailable
 from shared.settings import SettingsError
 

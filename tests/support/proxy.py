@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from random import Random
 from urllib.parse import parse_qs, urlsplit, urlunsplit
 
-__all__ = ["Proxy", "in_front_of"]
+__all__ = ["LOOP", "CommitCutter", "Proxy", "cutting_commits", "in_front_of"]
 
 
 class Proxy:
@@ -92,6 +93,69 @@ class Proxy:
 async def in_front_of(url: str, default_port: int) -> AsyncIterator[Proxy]:
     """A proxy in front of the server that `url` names, closed at the end."""
     proxy = Proxy(url, default_port)
+    await proxy.heal()
+    try:
+        yield proxy
+    finally:
+        with contextlib.suppress(OSError):
+            await proxy.cut()
+
+
+LOOP = "loop"
+"""What connections through the proxy are called."""
+_COMMIT = b"Q\x00\x00\x00\x0cCOMMIT;\x00"
+"""PostgreSQL's message Query: type, length (4 octets, itself included), text, NUL."""
+
+
+class CommitCutter(Proxy):
+    """In front of PostgreSQL: cuts the line of a client that commits, so that it cannot know whether it has.
+
+    Attributes:
+        left: how many cuts are left to make.
+        cuts: how many were made.
+    """
+
+    def __init__(self, url: str, random: Random) -> None:
+        super().__init__(url, 5432)
+        self.left = self.cuts = 0
+        self._random = random
+        self._server_of: dict[asyncio.StreamWriter, asyncio.StreamReader] = {}
+        self._deaf: set[asyncio.StreamReader] = set()
+
+    @property
+    def url(self) -> str:
+        """With a name by which the server tells its connections from others."""
+        return f"{super().url}&application_name={LOOP}"
+
+    async def _upstream(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await super()._upstream()
+        self._server_of[writer] = reader
+        return reader, writer
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server = self._server_of.get(writer)
+        try:
+            while data := await reader.read(65536):
+                if reader in self._deaf:  # the commit is done, and its answer lost
+                    raise ConnectionResetError
+                if server is not None and _COMMIT in data and self.left and self._random.random() < 0.25:
+                    self.left -= 1
+                    self.cuts += 1
+                    if self._random.random() < 0.3:  # the commit itself is lost
+                        raise ConnectionResetError
+                    self._deaf.add(server)
+                writer.write(data)
+                await writer.drain()
+            raise ConnectionResetError
+        finally:
+            self._server_of.pop(writer, None)
+            self._deaf.discard(reader)
+
+
+@asynccontextmanager
+async def cutting_commits(url: str, random: Random) -> AsyncIterator[CommitCutter]:
+    """A proxy in front of the PostgreSQL that `url` names, closed at the end."""
+    proxy = CommitCutter(url, random)
     await proxy.heal()
     try:
         yield proxy

@@ -81,6 +81,7 @@ class FakeSlack:
         page: most messages in one answer of the history.
         pictures: what was shared, in order.
         files_error: what the methods for files answer instead, such as `missing_scope`.
+        upload_url: where pictures are said to be sent to, instead of here.
         replies: what was sent to a `response_url`, in order.
         problems: what was wrong with blocks.
     """
@@ -93,6 +94,7 @@ class FakeSlack:
         self.page = 100
         self.pictures: list[Picture] = []
         self.files_error: str | None = None
+        self.upload_url: str | None = None
         self.replies: list[dict[str, Any]] = []
         self.problems: list[str] = []
         self._uploads: dict[str, bytes] = {}
@@ -270,7 +272,7 @@ class FakeSlack:
             return _error("invalid_arguments")
         id = f"F0{len(self._uploads)}"
         self._uploads[id] = b"?" * int(str(query["length"]))
-        url = f"http://127.0.0.1:{self._port}/upload/{id}"
+        url = self.upload_url or f"http://127.0.0.1:{self._port}/upload/{id}"
         return web.json_response({"ok": True, "upload_url": url, "file_id": id})
 
     async def _upload(self, request: web.Request) -> web.StreamResponse:
