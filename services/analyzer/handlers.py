@@ -16,7 +16,7 @@ from services.analyzer.aftermath import rollback
 from services.analyzer.comments import Listener
 from services.analyzer.dislikes import dislikes
 from services.analyzer.register import enter
-from services.analyzer.votes import Lineage
+from services.analyzer.votes import Lineage, fold
 from shared import policy
 from shared.database import Connection, Database
 from shared.events import (
@@ -30,6 +30,7 @@ from shared.events import (
     derived,
 )
 from shared.owner_tables import read_owner_tables
+from shared.retention import retain
 from shared.work import UnitOfWork
 
 __all__ = ["Deps", "evaluate", "finish_retrain", "pause", "resume"]
@@ -44,12 +45,14 @@ class Deps:
     Attributes:
         report_window: `REPORT_WINDOW`, where the event names none.
         listener: finds out what comments mean.
+        retention: days that what users wrote is kept; 0: for ever.
     """
 
     database: Database
     rules: policy.Rules
     report_window: str
     listener: Listener
+    retention: int = 0
 
 
 async def evaluate(event: FeedbackEvaluate, work: UnitOfWork, deps: Deps) -> list[Event]:
@@ -58,7 +61,9 @@ async def evaluate(event: FeedbackEvaluate, work: UnitOfWork, deps: Deps) -> lis
     run = work.envelope.id
     async with deps.database.transaction() as connection:
         await read_owner_tables(connection)
+        await retain(connection, deps.retention)
         start = await evaluation.window_start(connection, event, deps.report_window)
+    await fold(deps.database, event.app)
     heard = await deps.listener.hear(event.app, evaluation.look_back(start, event.as_of), event.as_of, run)
 
     connection = await work.begin("repeatable_read")

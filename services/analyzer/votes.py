@@ -3,6 +3,10 @@
 A vote belongs to the generation it is stamped with, else to the one that was active when its answer
 was given (when it was cast, where the answer is unknown). A generation in which only documents
 changed inherits its base's votes, and the first one those cast before there was any.
+
+Votes are read as they were counted by quarter of an hour and generation; what has changed since, and
+what a window has of a quarter, is read from the ledger itself. So the counts are those of the ledger, and
+take as long after a year as after a day.
 """
 
 from __future__ import annotations
@@ -10,41 +14,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from shared.database import Connection
+from shared.database import Connection, Database
 
-__all__ = ["Count", "Lineage", "count", "earlier", "lineage", "report_start"]
+__all__ = ["Count", "Lineage", "count", "earlier", "fold", "lineage", "report_start"]
 
 
-# A window is a statement of its own, with its ends as parameters: the planner then knows how little of
-# the history it is, and reads that from the index `vote_time`.
-_CAST = """
-select count(*) filter (where value = 1) as likes, count(*) filter (where value = 0) as dislikes
-from feedback_loop.vote
-where app = $1 and name = 'user_feedback' and created_at > $2 and created_at <= $3
+# Ends are included and starts are not, here; in the function it is the other way round.
+_COUNT = """
+select coalesce(sum(likes), 0)::bigint as likes, coalesce(sum(dislikes), 0)::bigint as dislikes
+from feedback_loop.votes_counted(
+  array[$1], $2::timestamptz + interval '1 microsecond', $3::timestamptz + interval '1 microsecond')
 """
-# `active` is when the lineage's generations answered. `limit 1` (the key is unique) keeps each answer
-# a look-up by key: joined, all conversations ever would be read.
-_CAST_ON = """
-with promotion as (
-  select tstzrange(promoted_at, lead(promoted_at) over (order by promoted_at, id)) as span, generation
-  from feedback_loop.promotion where app = $1
-), active as materialized (
-  select coalesce(range_agg(span) filter (where generation = any($4)), '{}')
-    + case when $5 then tstzmultirange(tstzrange(null, min(lower(span)))) else '{}' end as spans
-  from promotion
-)
-select count(*) filter (where v.value = 1) as likes, count(*) filter (where v.value = 0) as dislikes
-from feedback_loop.vote v
-left join lateral (
-  select c.generation, c.answered_at from feedback_loop.conversation c
-  where v.generation is null
-    and (c.app, c.conversation_id, c.message_id) = (v.app, v.conversation_id, v.message_id)
-  limit 1) c on true
-where v.app = $1 and v.name = 'user_feedback' and v.created_at > $2 and v.created_at <= $3
-  and case when coalesce(v.generation, c.generation) is null
-      then (select spans from active) @> coalesce(c.answered_at, v.created_at)
-      else coalesce(v.generation, c.generation) = any($4::bigint[]) end
-"""
+_COUNT_OF = _COUNT + "where generation = any($4::bigint[]) or $5 and generation is null"
+
+A_DAY = 96
+"""Quarters of an hour that are counted in one transaction."""
+
+MOST_DAYS = 31
+"""Days that are counted at most before an evaluation: what its windows have. The rest has time."""
+
+FOLDING = 600.0
+"""Seconds that counting a day may take."""
 
 
 BEGINNING = datetime(1, 1, 2, tzinfo=UTC)
@@ -103,11 +93,32 @@ async def count(
 ) -> Count:
     """Votes cast in `(start, end]`; with `of`, only those that the lineage answers for."""
     if of is None:
-        row = await connection.fetchrow(_CAST, app, start, end)
+        row = await connection.fetchrow(_COUNT, app, start, end)
     else:
-        row = await connection.fetchrow(_CAST_ON, app, start, end, of.generations, of.prehistory)
+        row = await connection.fetchrow(_COUNT_OF, app, start, end, of.generations, of.prehistory)
     assert row is not None
     return Count(row["likes"], row["dislikes"])
+
+
+async def fold(database: Database, app: str) -> int:
+    """Count anew what votes of late have changed, the newest first; each day in a transaction of its own.
+
+    Nothing depends on it but time: what is not counted yet is read from the ledger (see
+    `shared/migrations/017_rollup.sql`). Not for use within a transaction.
+
+    Returns:
+        How many quarters of an hour were counted.
+    """
+    counted = 0
+    for _ in range(MOST_DAYS):
+        async with database.connection() as connection:
+            some: int = await connection.fetchval(
+                "select feedback_loop.fold_votes($1, $2)", app, A_DAY, timeout=FOLDING
+            )
+        counted += some
+        if some < A_DAY:
+            break
+    return counted
 
 
 async def report_start(connection: Connection, app: str, as_of: datetime) -> datetime | None:

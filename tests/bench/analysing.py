@@ -22,7 +22,7 @@ from services.analyzer.comments import Listener
 from services.analyzer.votes import fold
 from shared.database import Database
 from shared.embedded import start_postgres, stop_postgres
-from shared.embedding.models import UseEmbedder
+from shared.embedding.use_model import UseEmbedder
 from shared.envelope import Envelope
 from shared.events import FeedbackEvaluate, Report
 from shared.policy import Rules
