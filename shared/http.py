@@ -110,6 +110,8 @@ async def read_body(request: web.Request) -> bytes:
         BadRequest: it is larger than its route takes (413), or has not arrived in time (408).
     """
     limit = request.get(BODY_LIMIT, SMALL_BODY)
+    if request.content.is_eof():  # it came with the header, as a small one mostly does
+        return await _read(request, limit)
     seconds = BODY_TIME + limit / SLOWEST
     try:
         async with asyncio.timeout(seconds):

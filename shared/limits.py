@@ -11,6 +11,7 @@ from __future__ import annotations
 import ipaddress
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
+from functools import lru_cache
 from typing import Literal
 
 __all__ = ["CALLERS", "Buckets", "Limits", "Rate", "address_of"]
@@ -127,6 +128,7 @@ def address_of(peer: str | None, forwarded: Sequence[str], proxies: int) -> str:
     return _network(given) or _network(peer) or "unknown"
 
 
+@lru_cache(CALLERS)
 def _network(text: str | None) -> str | None:
     try:
         address = ipaddress.ip_address((text or "").partition("%")[0])

@@ -28,6 +28,7 @@ class Hit:
     Attributes:
         as_of: which votes count, where the caller may say; None: those up to now.
         key: an idempotency key; a hit with one never joins another run, and makes at most one.
+        times: how many requests this stands for.
     """
 
     app: str
@@ -36,6 +37,7 @@ class Hit:
     scheduled: bool = False
     as_of: datetime | None = None
     key: str | None = None
+    times: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ async def hit(connection: Connection, outbox: Outbox, request: Hit, trigger_wind
     )
     found = await connection.fetchrow(
         # With a key: the run of that key. Without: the latest joinable one within the window.
-        "update feedback_loop.run set hits = hits + 1, scheduled = scheduled or $2"
+        "update feedback_loop.run set hits = hits + $6, scheduled = scheduled or $2"
         " where id = (select id from feedback_loop.run where app = $1 and case when $3::text is null"
         "   then joinable and started_at > now() - $4::interval and as_of_given is not distinct from $5"
         "   else idempotency_key = $3 end"
@@ -70,13 +72,14 @@ async def hit(connection: Connection, outbox: Outbox, request: Hit, trigger_wind
         request.key,
         trigger_window,
         request.as_of,
+        request.times,
     )
     joined = found is not None
     if found is None:
         found = await connection.fetchrow(
             "insert into feedback_loop.run"
-            " (id, app, as_of, as_of_given, requested_by, scheduled, joinable, idempotency_key)"
-            " values ($1, $2, coalesce($3, now()), $3, $4, $5, $6::text is null, $6)"
+            " (id, app, as_of, as_of_given, requested_by, scheduled, joinable, idempotency_key, hits)"
+            " values ($1, $2, coalesce($3, now()), $3, $4, $5, $6::text is null, $6, $7)"
             " returning id, as_of, requested_by, scheduled",
             uuid4(),
             request.app,
@@ -84,6 +87,7 @@ async def hit(connection: Connection, outbox: Outbox, request: Hit, trigger_wind
             request.requested_by,
             request.scheduled,
             request.key,
+            request.times,
         )
         assert found is not None
     event = FeedbackEvaluate(

@@ -6,106 +6,67 @@ is known. Sending the same thing again changes nothing, so a sender that is in d
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
 from aiohttp import web
 
-from services.collector import ledger
 from services.collector.bodies import Conversation, ConversationBatch, FeedbackBatch, FeedbackBody, KeyBody
-from services.collector.votes import Retraction, Vote, fold
+from services.collector.intake import FromTheFuture, Intake, NoVote
+from services.collector.votes import Retraction
 from shared import http
 from shared.access import voter_of
-from shared.database import Connection, is_conflict
 from shared.runtime import Kernel
 
 __all__ = ["Collector"]
 
-WAIT = 0.5
-"""Seconds a request waits while the process still connects; its sender can repeat it."""
-ATTEMPTS = 4
 NDJSON = {"application/x-ndjson", "application/ndjson", "application/jsonl"}
-
-T = TypeVar("T")
 
 
 class Collector:
     def __init__(self, kernel: Kernel) -> None:
-        self._kernel = kernel
+        self._intake = Intake(kernel)
 
     async def put_feedback(self, request: web.Request) -> web.Response:
         """`POST|PUT /feedback`: cast a vote, add a reason to it, or retract it with null."""
         body = http.read_model(FeedbackBody, await http.read_json(request))
         _covered(request, body)
         change = body.change()
-        retracted = await self._take([change], [body.created_at], "")
-        return _retracted(retracted) if isinstance(change, Retraction) else _ok("Feedback recorded.")
+        try:
+            retracted = await self._intake.take(change)
+        except (FromTheFuture, NoVote) as error:
+            raise _refusal(error) from None
+        return _retracted(retracted) if isinstance(change, Retraction) else _said("Feedback recorded.")
 
     async def delete_feedback(self, request: web.Request) -> web.Response:
         """`DELETE /feedback`: retract; the key as JSON or in the query."""
         given = await http.read_json(request) if request.can_read_body else dict(request.query)
         body = http.read_model(KeyBody, given)
         _covered(request, body)
-        key = body.key
-        return _retracted(await self._take([Retraction(key)], [], ""))
+        return _retracted(await self._intake.take(Retraction(body.key)))
 
     async def post_batch(self, request: web.Request) -> web.Response:
         """`POST /feedback/batch`: an array, `{"items": [...]}` or NDJSON."""
         bodies = http.read_model(FeedbackBatch, {"items": _items(await _read(request))}).items
-        await self._take(
-            [body.change() for body in bodies], [body.created_at for body in bodies], "items.{}."
-        )
+        try:
+            await self._intake.take_all([body.change() for body in bodies])
+        except (FromTheFuture, NoVote) as error:
+            raise _refusal(error, "items.{}.") from None
         return web.json_response({"status": "ok", "recorded": len(bodies)})
 
     async def post_conversations(self, request: web.Request) -> web.Response:
         """`POST /conversations`: one answer, or several in any of the forms of a batch."""
         given = await _read(request)
         if isinstance(given, dict) and "items" not in given:
-            answers, field = [http.read_model(Conversation, given)], "answered_at"
+            answers, prefix = [http.read_model(Conversation, given)], ""
         else:
-            answers = http.read_model(ConversationBatch, {"items": _items(given)}).items
-            field = "items.{}.answered_at"
-
-        async def record(connection: Connection) -> None:
-            await _not_from_the_future(connection, [answer.answered_at for answer in answers], field)
-            await ledger.record_conversations(connection, answers)
-
-        await self._in_transaction(record)
+            answers, prefix = http.read_model(ConversationBatch, {"items": _items(given)}).items, "items.{}."
+        try:
+            await self._intake.record(answers)
+        except FromTheFuture as error:
+            raise _refusal(error, prefix, "answered_at") from None
         done = {"status": "ok", "message": "Conversation recorded.", "recorded": len(answers)}
         return web.json_response(done)
-
-    async def _take(
-        self, items: Sequence[Vote | Retraction], times: Sequence[datetime | None], prefix: str
-    ) -> int:
-        """Write the items in one transaction; returns how many votes were retracted."""
-
-        async def write(connection: Connection) -> int:
-            await _not_from_the_future(connection, times, prefix + "created_at")
-            return await ledger.apply(connection, fold(items))
-
-        try:
-            return await self._in_transaction(write)
-        except ledger.NoVote as error:
-            field = (prefix + "feedback").format(error.position)
-            raise http.BadRequest(field, "is missing, and there is no vote to add this to", 422) from None
-
-    async def _in_transaction(self, write: Callable[[Connection], Awaitable[T]]) -> T:
-        try:
-            async with asyncio.timeout(WAIT):
-                await self._kernel.ready.wait()
-        except TimeoutError:
-            raise http.NotReady(self._kernel.waiting_for) from None
-        for attempt in range(ATTEMPTS):
-            try:
-                async with self._kernel.database.transaction() as connection:
-                    return await write(connection)
-            except Exception as error:
-                if not is_conflict(error) or attempt == ATTEMPTS - 1:
-                    raise
-        raise AssertionError  # the last attempt returns or raises
 
 
 def _covered(request: web.Request, body: KeyBody) -> None:
@@ -124,10 +85,12 @@ def _covered(request: web.Request, body: KeyBody) -> None:
             raise http.BadRequest(field, "cannot be said with a vote token", status=403)
 
 
-async def _not_from_the_future(connection: Connection, times: Sequence[datetime | None], field: str) -> None:
-    position = await ledger.first_from_the_future(connection, times)
-    if position is not None:
-        raise http.BadRequest(field.format(position), "is more than 5 minutes in the future", 422)
+def _refusal(error: FromTheFuture | NoVote, prefix: str = "", time: str = "created_at") -> http.BadRequest:
+    """The answer about an item; `prefix` says where items are, `time` what their time is called."""
+    place = prefix.format(error.position)
+    if isinstance(error, NoVote):
+        return http.BadRequest(place + "feedback", "is missing, and there is no vote to add this to", 422)
+    return http.BadRequest(place + time, "is more than 5 minutes in the future", 422)
 
 
 async def _read(request: web.Request) -> Any:
@@ -151,9 +114,9 @@ def _items(body: Any) -> list[Any]:
     return items
 
 
-def _ok(message: str) -> web.Response:
+def _said(message: str) -> web.Response:
     return web.json_response({"status": "ok", "message": message})
 
 
-def _retracted(count: int) -> web.Response:
-    return _ok("Feedback retracted." if count else "There was no feedback to retract.")
+def _retracted(any: bool) -> web.Response:
+    return _said("Feedback retracted." if any else "There was no feedback to retract.")

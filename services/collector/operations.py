@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-
 from services.collector.bodies import Conversation, ConversationBatch, FeedbackBatch, FeedbackBody, KeyBody
 from services.collector.tokens_api import TokenBody
 from shared.answers import Done

@@ -93,6 +93,7 @@ class Vote:
 @dataclass(frozen=True, slots=True)
 class Retraction:
     key: Key
+    created_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,16 @@
 """The trigger's HTTP routes.
 
 A hit answers 200 once its run is durable and its event is published, 503 "not yet" otherwise: the
-run is kept, and the relay or the next hit publishes it.
+run is kept, and the relay or the next hit publishes it. Hits that arrive while others are being written
+share the next transaction.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar
 from urllib.parse import unquote
@@ -19,9 +21,11 @@ from asyncpg import Record
 from pydantic import BaseModel, ConfigDict, Field
 
 from shared import events, http, runs
+from shared.bus import BusError
 from shared.database import Connection
 from shared.envelope import STRUCTURED, Envelope, InvalidMessage, Message, decode
 from shared.events import FeedbackEvaluate
+from shared.gathering import Gathering
 from shared.requester import CRON_JOB_ORG, requester
 from shared.runtime import Kernel
 
@@ -30,6 +34,8 @@ __all__ = ["Trigger"]
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Target = tuple[str, datetime | None, str | None]
+"""What makes hits be one run: app, `as_of`, idempotency key."""
 
 EVENT_TYPES = ("application/json", STRUCTURED)
 STARTED = {"status": "Feedback loop started"}
@@ -51,6 +57,20 @@ class HitBody(BaseModel):
     scheduled: bool | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One hit, as it came."""
+
+    body: HitBody
+    by: str
+    key: str | None
+
+    def hits(self, apps: Sequence[str]) -> list[runs.Hit]:
+        body = self.body
+        scheduled = body.scheduled if body.scheduled is not None else self.by == CRON_JOB_ORG
+        return [runs.Hit(app, self.by, body.window, scheduled, body.as_of, self.key) for app in apps]
+
+
 class RunsQuery(BaseModel):
     app: str | None = Field(None, min_length=1, max_length=64, pattern=r"^[\w.-]+$")
     limit: int = Field(20, ge=1, le=200)
@@ -59,6 +79,7 @@ class RunsQuery(BaseModel):
 class Trigger:
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
+        self._hits: Gathering[Asked, list[runs.Run]] = Gathering(self._start, key=id, most=10_000)
 
     async def hit(self, request: web.Request) -> web.Response:
         """`GET|POST /run-feedback-loop`: start a run for each app, or join the one under way."""
@@ -68,25 +89,33 @@ class Trigger:
             raise http.BadRequest("Idempotency-Key", "must have 1 to 200 printable characters")
         if not await self._is_ready():
             return http.unavailable(self._kernel.waiting_for)
-        started = await _within(self._start(request, body, key))
+        by = requester(request.headers.get("User-Agent"), body.requested_by)
+        started = await _within(self._hits.add(Asked(body, by, key)))
         ids = ", ".join(str(run.id) for run in started)
         return web.json_response(STARTED, headers={"Feedback-Loop-Run": ids})
 
-    async def _start(self, request: web.Request, body: HitBody, key: str | None) -> list[runs.Run]:
-        by = requester(request.headers.get("User-Agent"), body.requested_by)
-        scheduled = body.scheduled if body.scheduled is not None else by == CRON_JOB_ORG
-        started = []
+    async def _start(self, asked: Sequence[Asked]) -> list[list[runs.Run] | Exception]:
+        """The runs of each hit, durable and published."""
+        try:
+            return [*await _within(self._started(asked))]
+        except (BusError, http.NotReady) as error:
+            return [error] * len(asked)  # and not once more: the runs may be durable
+
+    async def _started(self, asked: Sequence[Asked]) -> list[list[runs.Run]]:
+        started: dict[Target, runs.Run] = {}
         outbox = self._kernel.outbox
         async with self._kernel.database.transaction() as connection:
-            for app in [body.app] if body.app else await _apps_with_votes(connection):
-                hit = runs.Hit(app, by, body.window, scheduled, body.as_of, key)
-                started.append(await runs.hit(connection, outbox, hit, self._kernel.trigger_window))
-        for run in started:
-            log.info("run %s %s by %s", run.id, "joined" if run.joined else "started", by)
+            every = [] if all(one.body.app for one in asked) else await _apps_with_votes(connection)
+            hits = [one.hits([one.body.app] if one.body.app else every) for one in asked]
+            for hit in _merged(hit for each in hits for hit in each):
+                run = await runs.hit(connection, outbox, hit, self._kernel.trigger_window)
+                started[_target(hit)] = run
+                how = "joined" if run.joined else "started"
+                log.info("run %s %s by %s", run.id, how, hit.requested_by)
         # Also those that an earlier hit could not publish; a hit is the moment to look after the rest.
-        await outbox.publish([run.envelope for run in started if not run.published])
+        await outbox.publish([run.envelope for run in started.values() if not run.published])
         outbox.watch()
-        return started
+        return [[started[_target(hit)] for hit in each] for each in hits]
 
     async def _is_ready(self) -> bool:
         if self._kernel.stopping:
@@ -158,6 +187,23 @@ class Trigger:
         if row is None:
             raise http.BadRequest("id", "there is no such run", status=404)
         return web.json_response(_public(row))
+
+
+def _target(hit: runs.Hit) -> Target:
+    return hit.app, hit.as_of, hit.key
+
+
+def _merged(hits: Iterable[runs.Hit]) -> list[runs.Hit]:
+    """One hit for each run that they are for, in the order of the apps, so that none waits for another in a
+    circle. As if they came one after the other: the first says who asked and for which window."""
+    merged: dict[Target, runs.Hit] = {}
+    for hit in hits:
+        if (first := merged.get(_target(hit))) is None:
+            merged[_target(hit)] = hit
+        else:
+            scheduled = first.scheduled or hit.scheduled
+            merged[_target(hit)] = replace(first, scheduled=scheduled, times=first.times + hit.times)
+    return sorted(merged.values(), key=lambda hit: hit.app)
 
 
 async def _within(work: Coroutine[Any, Any, T]) -> T:

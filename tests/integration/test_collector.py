@@ -431,6 +431,47 @@ async def test_concurrent_batches_over_the_same_votes_all_succeed(send: Send, da
     assert len(await _votes(database)) == 300
 
 
+# --- votes that come at once --------------------------------------------------------------
+
+
+async def test_votes_that_come_at_once_each_get_their_own_answer(send: Send, database: Database) -> None:
+    good = [{"conversation_id": n, "feedback": "like"} for n in range(30)]
+    sent: list[dict[str, Any]] = [
+        *good[:10],
+        {"conversation_id": "none", "reason": "wrong"},
+        *good[10:20],
+        {"conversation_id": "late", "feedback": "like", "created_at": TOO_LATE},
+        {"conversation_id": "gone", "feedback": None},
+        *good[20:],
+    ]
+    answers = await asyncio.gather(*(send("POST", "/feedback", body) for body in sent))
+    others = [(status, body.get("field") or body["message"]) for status, body in answers if body != RECORDED]
+    assert others == [
+        (422, "feedback"),
+        (422, "created_at"),
+        (200, "There was no feedback to retract."),
+    ]
+    assert len(await _votes(database)) == 30
+
+
+async def test_a_vote_that_the_database_refuses_fails_alone(send: Send, database: Database) -> None:
+    async with database.connection() as connection:
+        await connection.execute("alter table feedback_loop.vote add check (comment <> 'refused')")
+    sent = [{"conversation_id": n, "feedback": "like", "comment": "fine"} for n in range(30)]
+    sent[15]["comment"] = "refused"
+    answers = await asyncio.gather(*(send("POST", "/feedback", body) for body in sent))
+    assert [n for n, (status, _) in enumerate(answers) if status != 200] == [15]
+    assert len(await _votes(database)) == 29
+
+
+async def test_votes_on_one_answer_that_come_at_once_are_one(send: Send, database: Database) -> None:
+    answers = await asyncio.gather(
+        *(send("POST", "/feedback", LIKE | {"citations": {str(n): "up"}}) for n in range(20))
+    )
+    assert [status for status, _ in answers] == [200] * 20
+    assert (await _vote(database))["citations"] == {str(n): 1 for n in range(20)}
+
+
 # --- conversations ----------------------------------------------------------------------
 
 

@@ -249,6 +249,25 @@ async def test_fifty_hits_at_once_are_one_run(trigger: Trigger, analyzer: Probe)
     assert len(set(analyzer.calls)) == 1
 
 
+async def test_different_hits_at_once_are_counted_each_for_its_own_run(trigger: Trigger) -> None:
+    client = await trigger()
+    await vote(client, "bank", "shop")
+    hits = [
+        *(client.hit(params={"app": "shop"}) for _ in range(7)),
+        *(client.hit("POST", headers={"Idempotency-Key": "k1"}) for _ in range(5)),
+        *(client.hit() for _ in range(6)),
+        client.hit(params={"app": "shop"}, headers={"User-Agent": CRON}),
+    ]
+    named = await asyncio.gather(*hits)
+    runs = {run["id"]: run for run in await client.runs()}
+    counted = sorted((run["app"], run["idempotency_key"] or "", run["hits"]) for run in runs.values())
+    assert counted == [("bank", "", 6), ("bank", "k1", 5), ("shop", "", 14), ("shop", "k1", 5)]
+    assert [sorted(runs[id]["app"] for id in ids) for ids in named] == [
+        *[["shop"]] * 7, *[["bank", "shop"]] * 11, ["shop"],
+    ]  # fmt: skip
+    assert [run["scheduled"] for run in runs.values() if run["hits"] == 14] == [True]
+
+
 async def test_an_idempotency_key_makes_a_run_of_its_own(trigger: Trigger) -> None:
     client = await trigger()
     (joinable,) = await client.hit()
