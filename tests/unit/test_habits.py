@@ -67,7 +67,9 @@ def notes(version: str, root: Path) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def released(tmp_path: Path) -> Path:
     (tmp_path / "scripts").mkdir()
-    (tmp_path / "scripts" / "release_notes.py").write_bytes((ROOT / "scripts" / "release_notes.py").read_bytes())
+    (tmp_path / "scripts" / "release_notes.py").write_bytes(
+        (ROOT / "scripts" / "release_notes.py").read_bytes()
+    )
     (tmp_path / "pyproject.toml").write_text('[project]\nversion = "1.2.3"\n')
     (tmp_path / "CHANGELOG.md").write_text(
         "# Changelog\n\n## [Unreleased]\n\n## [1.2.3] - 2026-01-31\n\n### Added\n\n- A thing.\n\n"
