@@ -29,6 +29,7 @@ __all__ = [
     "Database",
     "DatabaseUnavailable",
     "SchemaBehind",
+    "dump_json",
     "is_conflict",
     "is_unavailable",
     "pooler_safe_dsn",
@@ -48,9 +49,12 @@ from (values ('feedback_loop')) wanted (name)
 left join pg_namespace n on n.nspname = wanted.name
 left join pg_class c on c.relnamespace = n.oid and c.relname = 'migration'
 """
-IDLE = 60
+IDLE = 60.0
 """Seconds that a transaction may wait for its process between two statements: one that has stopped must
 not keep its locks for ever. As long as a statement may take."""
+LONGEST = 900.0
+"""Seconds that a transaction may take in all, where PostgreSQL knows such a limit (17): one whose process
+has stopped in the middle of a pipeline of messages does not count as idle."""
 _MIGRATION = re.compile(r"(\d{3})_\w+\.sql")
 
 
@@ -136,9 +140,13 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self, isolation: Isolation = "read_committed") -> AsyncIterator[Connection]:
-        """A connection in a transaction: commits at the end, rolls back on any exception."""
+        """A connection in a transaction: commits at the end, rolls back on any exception, and by the server
+        where its process lets it wait for more than `IDLE` seconds."""
         async with self.connection() as connection, connection.transaction(isolation=isolation):
-            await connection.execute(f"set local idle_in_transaction_session_timeout = '{IDLE}s'")
+            limits = f"set local idle_in_transaction_session_timeout = '{IDLE:g}s'"
+            if connection.get_server_version().major >= 17:
+                limits += f"; set local transaction_timeout = '{LONGEST:g}s'"
+            await connection.execute(limits)
             yield connection
 
     async def ping(self) -> None:
@@ -235,7 +243,7 @@ def is_conflict(error: BaseException) -> bool:
 async def _prepare(connection: Any) -> None:
     for kind in ("json", "jsonb"):
         await connection.set_type_codec(
-            kind, schema="pg_catalog", encoder=_dump_json, decoder=json.loads, format="text"
+            kind, schema="pg_catalog", encoder=dump_json, decoder=json.loads, format="text"
         )
 
 
@@ -243,6 +251,7 @@ async def _as_it_is(connection: Any) -> None:
     """There is no session state to reset, so that a connection goes back without another round trip."""
 
 
-def _dump_json(value: object) -> str:
+def dump_json(value: object) -> str:
+    """JSON as PostgreSQL takes it."""
     # PostgreSQL's jsonb refuses U+0000; a backslash before it may itself be escaped.
     return _NUL.sub(r"\1", json.dumps(value, ensure_ascii=False))

@@ -74,6 +74,7 @@ class Envelope:
     time: datetime = field(default_factory=lambda: datetime.now(UTC))
     traceparent: str | None = None
     anonymous: bool = False
+    _encoded: Message | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def type(self) -> str:
@@ -111,6 +112,13 @@ def event_id(source: str, text: str) -> uuid.UUID:
 
 def encode(envelope: Envelope) -> Message:
     """The message of an envelope: CloudEvents binary mode."""
+    if envelope._encoded is None:
+        object.__setattr__(envelope, "_encoded", _encode(envelope))  # it is written, then published
+        assert envelope._encoded is not None
+    return envelope._encoded
+
+
+def _encode(envelope: Envelope) -> Message:
     headers = {
         "ce-specversion": "1.0",
         "ce-id": str(envelope.id),

@@ -67,7 +67,8 @@ App = Field("default", min_length=1, max_length=64, pattern=r"^[\w.-]+$")
 
 class Model(BaseModel):
     # NaN and infinity are no JSON: written, they would turn into null.
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+    # Its validator is made when it is first needed: making all of them takes a tenth of a cold start.
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, defer_build=True)
 
 
 class Event(Model):

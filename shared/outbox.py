@@ -16,10 +16,10 @@ from uuid import UUID
 from asyncpg import Record
 
 from shared.bus import RELAYED, Bus, BusError, Unroutable
-from shared.database import Connection, Database, is_unavailable
+from shared.database import Connection, Database, dump_json, is_unavailable
 from shared.envelope import Envelope, InvalidMessage, Message, encode, from_json, to_json
 
-__all__ = ["Outbox"]
+__all__ = ["INSERT", "Outbox", "columns"]
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +28,20 @@ GRACE = 30.0
 _LONGEST = 3600.0
 _LONGEST_PAUSE = 600.0
 _BATCH = 100
+_NOTED = 0.05
+"""Seconds in which what is published is gathered, to be noted in one commit."""
+
+INSERT = """
+insert into feedback_loop.outbox
+    (event_id, type, producer, cause, correlation, envelope, published_at, publishes)
+select e.event_id::uuid, e.type, e.producer, e.cause::uuid, e.correlation::uuid, e.envelope::jsonb,
+       case when $7 then now() end, $7::boolean::integer
+from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[])
+     as e (event_id, type, producer, cause, correlation, envelope) {only}
+on conflict (event_id) do nothing
+"""
+"""Writes events, given as `columns`, and whether they are published; `only`: a condition. All arrays are of
+text: of any other type asyncpg asks each new connection first, in three round trips."""
 
 _OPEN = """
 select o.event_id, o.envelope, m.missing
@@ -64,6 +78,12 @@ update feedback_loop.outbox
 set published_at = case when $2 then now() else published_at end, publishes = publishes + 1
 where event_id = any($1::uuid[])
 """
+# Whoever holds a row publishes its event too, and notes it, or has found it done.
+_NOTE = """
+update feedback_loop.outbox set published_at = now(), publishes = publishes + 1
+where event_id in (select event_id from feedback_loop.outbox
+                   where event_id = any($1::text[]::uuid[]) for update skip locked)
+"""
 
 
 class Outbox:
@@ -76,30 +96,16 @@ class Outbox:
         self.while_open: Callable[[], Awaitable[None]] | None = None
         """Called now and then while events are open: there is work that must not fall asleep."""
         self._watch: asyncio.Task[None] | None = None
+        self._published: set[UUID] = set()  # and not yet known to the database
+        self._to_note: list[UUID] = []
+        self._noting: asyncio.Task[None] | None = None
         self._pause = grace
 
     async def add(
         self, connection: Connection, envelopes: Iterable[Envelope], published: bool = False
     ) -> None:
         """Write events in the caller's transaction. An event that is there already stays as it is."""
-        await connection.executemany(
-            "insert into feedback_loop.outbox"
-            " (event_id, type, producer, cause, correlation, envelope, published_at, publishes)"
-            " values ($1, $2, $3, $4, $5, $6, case when $7 then now() end, $7::boolean::integer)"
-            " on conflict (event_id) do nothing",
-            [
-                (
-                    envelope.id,
-                    envelope.type,
-                    envelope.source.rpartition("/")[2],
-                    envelope.cause,
-                    envelope.correlation,
-                    to_json(envelope),
-                    published,
-                )
-                for envelope in envelopes
-            ],
-        )
+        await connection.execute(INSERT.format(only=""), *columns(envelopes), published)
 
     async def publish(self, envelopes: Sequence[Envelope]) -> None:
         """Publish committed events and note it; whatever fails here, the relay makes good.
@@ -107,6 +113,22 @@ class Outbox:
         Raises:
             BusError: the bus did not take one of them.
         """
+        try:
+            await self._publish(envelopes)
+        finally:
+            await self._note()
+
+    async def publish_soon(self, envelopes: Sequence[Envelope]) -> None:
+        """Publish committed events now if the bus takes them; else the relay does it later. Noted a moment
+        later, many at once: that only delays the relay, so nobody need wait for it."""
+        try:
+            await self._publish(envelopes)
+        except BusError as error:
+            log.warning("published later by the relay: %s", error)
+        if self._to_note and (self._noting is None or self._noting.done()):
+            self._noting = asyncio.create_task(self._note_later())
+
+    async def _publish(self, envelopes: Sequence[Envelope]) -> None:
         if not envelopes:
             return
         self.watch()
@@ -115,29 +137,40 @@ class Outbox:
             *(self._bus.publish(encode(envelope)) for envelope in envelopes), return_exceptions=True
         )
         taken = [envelope.id for envelope, result in zip(envelopes, results, strict=True) if result is None]
-        async with self._database.connection() as connection:
-            await connection.execute(_MARK, taken, True)
+        self._published.update(taken)
+        self._to_note += taken
         for result in results:
             if result is not None:
                 raise result
 
-    async def publish_soon(self, envelopes: Sequence[Envelope]) -> None:
-        """Publish committed events now if the bus takes them; else the relay does it later."""
+    async def _note_later(self) -> None:
+        while self._to_note:
+            await asyncio.sleep(_NOTED)
+            await self._note()
+
+    async def _note(self) -> None:
+        """Note what is published. What cannot be noted is relayed once more than it need be."""
+        noted, self._to_note = self._to_note, []
+        if not noted:
+            return
         try:
-            await self.publish(envelopes)
-        except BusError as error:
-            log.warning("published later by the relay: %s", error)
+            async with self._database.connection() as connection:
+                await connection.execute(_NOTE, [str(id) for id in noted])
+        except Exception as error:
+            log.warning("%d published events may be relayed again: %s", len(noted), error)
+        finally:
+            self._published.difference_update(noted)
 
     async def unpublished(self, cause: UUID, producer: str) -> list[Envelope]:
         """What `producer` derived from `cause` and nobody could publish yet."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(
-                "select envelope from feedback_loop.outbox"
+                "select event_id, envelope from feedback_loop.outbox"
                 " where cause = $1 and producer = $2 and published_at is null order by created_at",
                 cause,
                 producer,
             )
-        return [from_json(row["envelope"]) for row in rows]
+        return [from_json(row["envelope"]) for row in rows if row["event_id"] not in self._published]
 
     async def relay(self, everything: bool = False) -> int:
         """Send what is open again, to the consumers that miss it; `everything`: however fresh.
@@ -201,9 +234,12 @@ class Outbox:
             self._watch = asyncio.create_task(self._look_after())
 
     async def close(self) -> None:
-        if self._watch is not None:
-            self._watch.cancel()
-            await asyncio.gather(self._watch, return_exceptions=True)
+        """Stop looking, and note what is published and not noted yet."""
+        for task in (self._watch, self._noting):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        await self._note()
 
     async def _look_after(self) -> None:
         while True:
@@ -220,3 +256,19 @@ class Outbox:
             except Exception as error:
                 if not is_unavailable(error):
                     log.exception("the relay failed")
+
+
+def columns(envelopes: Iterable[Envelope]) -> list[list[str | None]]:
+    """The first parameters of `INSERT`."""
+    rows = [
+        (
+            str(envelope.id),
+            envelope.type,
+            envelope.source.rpartition("/")[2],
+            str(envelope.cause) if envelope.cause else None,
+            str(envelope.correlation),
+            dump_json(to_json(envelope)),
+        )
+        for envelope in envelopes
+    ]
+    return [list(column) for column in zip(*rows, strict=True)] or [[]] * 6

@@ -198,8 +198,7 @@ class Router:
                 async with UnitOfWork(self._database, envelope, self.consumer) as work:
                     following = await registration.handle(envelope.event, work, self._deps)
                     produced = [envelope.follow(event, self.consumer) for event in following]
-                    if produced:
-                        await self._outbox.add(await work.begin(), produced)
+                    work.emit(produced)
                 return produced
             except Exception as error:
                 if last or not is_conflict(error):
@@ -236,14 +235,14 @@ class Router:
         failures = await self._inbox.failures(envelope.id)
         try:
             async with UnitOfWork(self._database, envelope, self.consumer) as work:
-                connection = await work.begin_dead(reason)
+                await work.begin_dead(reason)
                 following: list[Event] = []
                 if hook and registration.on_give_up is not None:
                     following += await registration.on_give_up(envelope.event, reason, work)
                 if self._announces:
                     following.append(self._failed(envelope.id, envelope.type, reason, failures))
                 produced = [envelope.follow(event, self.consumer) for event in following]
-                await self._outbox.add(connection, produced)
+                work.emit(produced)
         except Duplicate:
             await self._finish_earlier(envelope)
             return

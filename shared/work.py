@@ -1,18 +1,34 @@
 """The unit of work: one transaction that holds a handler's effect, its inbox row and its events.
 
-As a context it commits when the block ends and rolls back when the block raises.
+As a context it commits when the block ends and rolls back when the block raises. Where the handler opened no
+transaction, the inbox row and the events are one statement, which is one by itself.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Literal, Self
 
 from shared.database import Connection, Database, Isolation
 from shared.envelope import Envelope
+from shared.outbox import INSERT, columns
 
 __all__ = ["Duplicate", "UnitOfWork"]
+
+
+_ARRIVED = """
+insert into feedback_loop.inbox (consumer, event_id, type, correlation, state, reason)
+values ($1, $2, $3, $4, $5, $6) on conflict do nothing returning true
+"""
+_AT_ONCE = f"""
+with arrived as (
+  insert into feedback_loop.inbox (consumer, event_id, type, correlation, state)
+  values ($8, $9, $10, $11, 'processed') on conflict do nothing returning true
+), following as ({INSERT.format(only="where exists (select from arrived)")})
+select exists (select from arrived)
+"""
 
 
 class Duplicate(Exception):
@@ -34,6 +50,7 @@ class UnitOfWork:
         self._database = database
         self._stack = AsyncExitStack()
         self._connection: Connection | None = None
+        self._following: list[Envelope] = []
 
     async def begin(self, isolation: Isolation = "read_committed") -> Connection:
         """The transaction's connection; opened on the first call.
@@ -47,6 +64,10 @@ class UnitOfWork:
         """Like `begin`, for an event that is given up."""
         return await self._open("dead", reason, "read_committed")
 
+    def emit(self, following: Sequence[Envelope]) -> None:
+        """Write these events to the outbox, in the same transaction, when the block ends."""
+        self._following += following
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -55,11 +76,25 @@ class UnitOfWork:
     ) -> None:
         if error is None:
             try:
-                await self.begin()  # the inbox row is written also where the handler wrote nothing
+                await self._finish()
             except BaseException as failed:
                 await self._stack.__aexit__(type(failed), failed, failed.__traceback__)
                 raise
         await self._stack.__aexit__(kind, error, trace)
+
+    async def _finish(self) -> None:
+        """The inbox row is written also where the handler wrote nothing."""
+        events = columns(self._following)
+        if self._connection is not None:
+            if self._following:
+                await self._connection.execute(INSERT.format(only=""), *events, False)
+            return
+        of = self.envelope
+        async with self._database.connection() as connection:
+            if not await connection.fetchval(
+                _AT_ONCE, *events, False, self.consumer, of.id, of.type, of.correlation
+            ):
+                raise Duplicate
 
     async def _open(
         self, state: Literal["processed", "dead"], reason: str | None, isolation: Isolation
@@ -68,8 +103,7 @@ class UnitOfWork:
             connection = await self._stack.enter_async_context(self._database.transaction(isolation))
             self._connection = connection
             inserted = await connection.fetchval(
-                "insert into feedback_loop.inbox (consumer, event_id, type, correlation, state, reason)"
-                " values ($1, $2, $3, $4, $5, $6) on conflict do nothing returning true",
+                _ARRIVED,
                 self.consumer,
                 self.envelope.id,
                 self.envelope.type,

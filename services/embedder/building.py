@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from asyncpg import Record
 
@@ -21,13 +21,9 @@ from services.embedder.chunking import CHUNKER
 from services.embedder.generations import Batch
 from services.embedder.ingest import Reading
 from services.embedder.knowledge import Folder
-from services.embedder.learning.trial import Outcome as StudyOutcome
 from services.embedder.outcomes import Request, at_once, completed, origin
-from services.embedder.study import Study
 from services.embedder.tables import Model
 from shared.database import Connection, Database
-from shared.embedding.models import Embedder
-from shared.embedding.vectors import Vectors
 from shared.events import (
     EmbeddingRequested,
     Event,
@@ -40,6 +36,14 @@ from shared.events import (
 )
 from shared.failures import Reject
 from shared.work import UnitOfWork
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from services.embedder.learning.trial import Outcome as StudyOutcome
+    from services.embedder.study import Study
+    from shared.embedding.models import Embedder
+    from shared.embedding.vectors import Vectors
 
 __all__ = ["Deps", "embed_batch", "fail_build", "fail_request", "judge", "plan"]
 
@@ -60,13 +64,14 @@ class Deps:
     Attributes:
         knowledge: folder that the app `default` is built from, beside what was posted.
         batch: chunks in one embedding batch.
+        study: what learns from votes; with the first call comes what is slow to import.
     """
 
     database: Database
     embedder: Embedder
     knowledge: Path | None
     batch: int
-    study: Study
+    study: Callable[[], Study]
 
 
 async def plan(event: Request, work: UnitOfWork, deps: Deps) -> list[Event]:
@@ -201,9 +206,10 @@ async def judge(event: GenerationBuilt, work: UnitOfWork, deps: Deps) -> list[Ev
         built = await generations.peek(connection, event.generation)
     if built is None or built["state"] != "built":
         return []
-    study = await deps.study.of(built)
-    golden = await deps.study.golden_change(built, study.learned if study else None)
-    await deps.study.searcher.prepare(built["app"], built["id"])
+    studies = deps.study()
+    study = await studies.of(built)
+    golden = await studies.golden_change(built, study.learned if study else None)
+    await studies.searcher.prepare(built["app"], built["id"])
 
     connection = await work.begin()
     await store.lock(connection)

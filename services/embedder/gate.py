@@ -5,13 +5,15 @@ proves better (`learning.gate`). "No change" always competes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from asyncpg import Record
 
-from services.embedder.learning.gate import Paired, no_loss
-from services.embedder.learning.trial import Outcome as Study
 from shared.database import Connection
+
+if TYPE_CHECKING:
+    from services.embedder.learning.gate import Paired
+    from services.embedder.learning.trial import Outcome as Study
 
 __all__ = ["Verdict", "judge"]
 
@@ -35,6 +37,8 @@ async def judge(
         return whole
     figures = whole.figures
     if golden is not None:
+        from services.embedder.learning.gate import no_loss  # with it comes numpy
+
         figures["golden"] = no_loss(golden)
         if not figures["golden"]["passed"]:
             return Verdict("rejected", f"the golden set fares worse: {figures['golden']['why']}", figures)

@@ -17,12 +17,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
 
-from bs4.dammit import EncodingDetector
-from pypdf import PdfReader
-from pypdf.errors import DependencyError, FileNotDecryptedError, PdfReadError
-
 from services.embedder.document import Block, Document, Outline, Unreadable, newlines, one_line
-from services.embedder.markup import add_html, add_markdown
 
 __all__ = ["SUFFIXES", "Block", "Document", "Unreadable", "parse"]
 
@@ -65,11 +60,17 @@ def _read_text(data: bytes, outline: Outline) -> str:
 
 
 def _read_markdown(data: bytes, outline: Outline) -> str:
+    from services.embedder.markup import add_markdown  # slow to import, as are all of these
+
     add_markdown(newlines(_decode(data)), outline)
     return ""
 
 
 def _read_html(data: bytes, outline: Outline) -> str:
+    from bs4.dammit import EncodingDetector
+
+    from services.embedder.markup import add_html
+
     declared = EncodingDetector.find_declared_encoding(data, is_html=True)
     return add_html(_decode(data, declared), outline)
 
@@ -87,11 +88,16 @@ class _PdfBytes(io.BytesIO):
         whole = super().getbuffer()
         self.budget -= whole.nbytes
         if self.budget < 0:
+            from pypdf.errors import PdfReadError
+
             raise PdfReadError("too much of it is missing")
         return whole
 
 
 def _read_pdf(data: bytes, outline: Outline) -> str:
+    from pypdf import PdfReader
+    from pypdf.errors import DependencyError, FileNotDecryptedError
+
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # it logs every oddity of every file
     try:
         pages = [page.extract_text() for page in PdfReader(_PdfBytes(data)).pages]

@@ -5,19 +5,18 @@ can be learned from that, and whether it holds on votes it was not fitted to.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from math import log2
-from pathlib import Path
 
 import numpy as np
 from asyncpg import Record
 
 from services.embedder import dense, generations, learned
+from services.embedder.golden import GoldenSet
 from services.embedder.learning.credit import Vote, normal
 from services.embedder.learning.gate import Decision, Paired
 from services.embedder.learning.library import Learned, Library
@@ -27,19 +26,16 @@ from services.embedder.search import Candidates, Question, Searcher, View
 from services.embedder.shelf import Volume
 from services.embedder.tables import known_model
 from shared.database import Connection, Database
-from shared.embedding.models import Embedder, Vectors
-from shared.settings import SettingsError
+from shared.embedding.models import Embedder
+from shared.embedding.vectors import Vectors
 
-__all__ = ["GoldenSet", "Study", "read_golden_set"]
+__all__ = ["Study"]
 
 log = logging.getLogger(__name__)
 
 MOST_QUESTIONS = 5_000
 """Questions that are searched for again, at most: the newest. About ten milliseconds each."""
 _BATCH = 64
-
-GoldenSet = Mapping[str, Sequence[str]]
-"""Question -> sources of which one should be found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,29 +181,3 @@ def _library(
         lexical[row, : len(each.hashes)] = each.lexical
     stacked = np.array(list(chunks.values()), np.float32).reshape(len(chunks), vectors.shape[1])
     return Library(questions, vectors, list(chunks), stacked, places, lexical, documents, baseline)
-
-
-def read_golden_set(path: Path | None) -> GoldenSet:
-    """The golden set of a file: a line of JSON per question, `{"question", "sources": [...]}`.
-
-    Raises:
-        SettingsError: the file cannot be read, or a line of it is none; the text names it.
-    """
-    if path is None:
-        return {}
-    golden: dict[str, Sequence[str]] = {}
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"GOLDEN_SET: {error}") from None
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-            golden[str(entry["question"])] = [str(source) for source in entry["sources"]]
-        except (ValueError, KeyError, TypeError):
-            raise SettingsError(
-                f'GOLDEN_SET: line {number} of {path} is not {{"question": …, "sources": […]}}'
-            ) from None
-    return golden

@@ -4,63 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from services.embedder import dense
+from services.embedder.found import Found, Hit, Question
 from services.embedder.fusion import CANDIDATES, Floats, fuse
 from services.embedder.learning.adapter import adapt
 from services.embedder.lexical import LexicalIndex, Match
 from services.embedder.shelf import Volume
 from services.embedder.tables import Model
 from shared.database import Connection
-from shared.embedding.models import Vectors
+from shared.embedding.vectors import Vectors
 
 __all__ = ["Candidates", "Found", "Hit", "Question", "View"]
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What is asked. With a `conversation_id`, what is shown is remembered for a later vote."""
-
-    text: str
-    k: int = 10
-    app: str = "default"
-    conversation_id: str = ""
-    message_id: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """A chunk that was found.
-
-    Attributes:
-        score: what it is ranked by, `scores` weighed; of one question only, scores compare.
-        scores: by part: `dense` (1: same direction as the question, about 0: unrelated), `lexical`
-            (0 to 1), and `memory` (what users liked for a question like this one, if anything); with an
-            adapter, `adapter` is what it added to `dense`.
-    """
-
-    rank: int
-    score: float
-    scores: dict[str, float]
-    source: str
-    heading: str
-    text: str
-    chunk: str
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What a search found in `generation`; None where there is none yet."""
-
-    generation: int | None
-    results: list[Hit]
-
-    def public(self) -> dict[str, Any]:
-        return {"generation": self.generation, "results": [asdict(hit) for hit in self.results]}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

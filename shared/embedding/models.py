@@ -12,14 +12,15 @@ look at, where it will not. The API key is in no error and no `repr`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from shared.embedding.openai_api import OpenAIEmbedder
 from shared.embedding.use_model import UseEmbedder
-from shared.embedding.vectors import Vectors
 from shared.settings import Settings
 
-__all__ = ["Embedder", "OpenAIEmbedder", "UseEmbedder", "Vectors", "make_embedder"]
+if TYPE_CHECKING:
+    from shared.embedding.vectors import Vectors
+
+__all__ = ["Embedder", "make_embedder"]
 
 
 class Embedder(Protocol):
@@ -58,6 +59,8 @@ def make_embedder(settings: Settings) -> Embedder:
     """
     if settings.embedder == "use":
         return UseEmbedder()
+    from shared.embedding.openai_api import OpenAIEmbedder  # with it comes numpy
+
     key = settings.openai_api_key
     return OpenAIEmbedder(
         settings.openai_base_url,

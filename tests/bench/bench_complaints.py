@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from services.analyzer.grouping import ANCHORS, Matrix, Said, features, group
-from shared.embedding.models import UseEmbedder
+from shared.embedding.use_model import UseEmbedder
 from tests.unit.analyzer.test_grouping import quality, read
 
 

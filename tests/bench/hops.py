@@ -7,12 +7,13 @@ messages over the same quorum queues, declared beforehand, with the same prefetc
 from __future__ import annotations
 
 import asyncio
-import logging
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import aio_pika
+from pydantic import SecretStr
 
 from shared.bus import Topology
 from shared.events import Event, GenerationRequested, LoopPaused, LoopResumed
@@ -70,16 +71,16 @@ async def _pass_on(exchange: AbstractExchange, following: str, incoming: Abstrac
 
 async def faststream_does(way: Way) -> None:
     """As its documentation shows it: what a handler returns is published, then comes the acknowledgement."""
-    from faststream.rabbit import Channel, ExchangeType, QueueType, RabbitBroker, RabbitExchange, RabbitQueue
-
-    logging.getLogger("faststream").setLevel(logging.WARNING)
-    publishing = Channel(publisher_confirms=True, on_return_raises=True)
-    broker = RabbitBroker(way.amqp, default_channel=publishing, logger=None)
-    exchange = RabbitExchange(way.exchange, type=ExchangeType.TOPIC, durable=True, declare=False)
+    rabbit: Any = import_module("faststream.rabbit")  # may be missing
+    publishing = rabbit.Channel(publisher_confirms=True, on_return_raises=True)
+    broker = rabbit.RabbitBroker(way.amqp, default_channel=publishing, logger=None)
+    exchange = rabbit.RabbitExchange(
+        way.exchange, type=rabbit.ExchangeType.TOPIC, durable=True, declare=False
+    )
     for hop, following in zip(HOPS, TYPES[1:], strict=True):
         name = way.topology.queue(hop)
-        queue = RabbitQueue(name, queue_type=QueueType.QUORUM, durable=True, declare=False)
-        consuming = Channel(prefetch_count=way.prefetch)
+        queue = rabbit.RabbitQueue(name, queue_type=rabbit.QueueType.QUORUM, durable=True, declare=False)
+        consuming = rabbit.Channel(prefetch_count=way.prefetch)
 
         async def decide(body: dict[str, Any]) -> dict[str, Any]:
             return body
@@ -130,6 +131,6 @@ class _Hops:
 
 
 async def _serve(way: Way, built: _Hops) -> None:
-    settings = Settings(_env_file=None, database_url=way.dsn, amqp_url=way.amqp)
+    settings = Settings(_env_file=None, database_url=SecretStr(way.dsn), amqp_url=SecretStr(way.amqp))
     async with running(Runtime(settings, built.builders(), way.topology), http_server=False):
         await asyncio.Event().wait()

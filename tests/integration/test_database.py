@@ -38,6 +38,23 @@ async def _run(database: Database, sql: str, *arguments: object) -> object:
 # --- transactions ---------------------------------------------------------------------------
 
 
+async def test_a_transaction_whose_process_stopped_gives_its_locks_back(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.database.IDLE", 0.1)
+
+    async def stops() -> None:
+        async with database.transaction() as stopped:
+            await stopped.execute("select pg_advisory_xact_lock(1)")
+            async with database.transaction() as other:
+                await other.execute("select pg_advisory_xact_lock(1)", timeout=10)
+            await stopped.execute("select 1")
+
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        await stops()
+    assert is_unavailable(caught.value), "its event is parked, and no attempt burnt"
+
+
 async def test_a_transaction_commits_at_its_end(database: Database) -> None:
     async with database.transaction() as connection:
         await connection.execute("create table public.t (n int)")

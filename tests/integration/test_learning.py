@@ -18,7 +18,7 @@ from uuid import uuid4
 import pytest
 
 from services.collector.build import build as collector
-from services.embedder.study import read_golden_set
+from services.embedder.golden import read_golden_set
 from shared.events import RetrainRequested
 from shared.runtime import Runtime
 from shared.settings import SettingsError

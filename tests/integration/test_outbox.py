@@ -155,6 +155,32 @@ async def test_a_refused_publish_leaves_the_event_unpublished(
         assert await connection.fetchval("select published_at from feedback_loop.outbox") is None
 
 
+async def test_what_is_published_soon_is_noted_at_the_latest_at_the_end(
+    database: Database, outbox: Outbox, a: Consumer
+) -> None:
+    envelopes = [await written(database, outbox) for _ in range(3)]
+    for envelope in envelopes:
+        await outbox.publish_soon([envelope])
+    await outbox.close()
+    async with database.connection() as connection:
+        noted = await connection.fetchval(
+            "select count(*) from feedback_loop.outbox where published_at is not null and publishes = 1"
+        )
+    assert noted == len(envelopes)
+
+
+async def test_what_is_published_and_not_noted_yet_is_not_published_again(
+    database: Database, outbox: Outbox, a: Consumer
+) -> None:
+    cause = Envelope.root(LoopPaused(), "/test")
+    following = cause.follow(LoopPaused(), "test")
+    async with database.transaction() as connection:
+        await outbox.add(connection, [following])
+    assert [each.id for each in await outbox.unpublished(cause.id, "test")] == [following.id]
+    await outbox.publish_soon([following])
+    assert await outbox.unpublished(cause.id, "test") == []
+
+
 # --- the relay ------------------------------------------------------------------------------
 
 

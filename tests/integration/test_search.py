@@ -114,7 +114,8 @@ async def test_as_many_are_found_as_asked_for(rig: Rig, k: int) -> None:
     assert len((await rig.search("part", k))["results"]) == k
 
 
-async def test_a_small_app_beside_a_large_one_gets_its_results(start: Start, dsn: str) -> None:
+@pytest.mark.parametrize("chunks", [30, 1600], ids=["compared whole", "though the index gives up"])
+async def test_a_small_app_beside_a_large_one_gets_its_results(start: Start, dsn: str, chunks: int) -> None:
     connection = await asyncpg.connect(dsn)
     await connection.execute("load 'vector'")
     name = await connection.fetchval("select current_database()")
@@ -122,7 +123,7 @@ async def test_a_small_app_beside_a_large_one_gets_its_results(start: Start, dsn
     await connection.execute(f"alter database {name} set hnsw.max_scan_tuples = 300")
     await connection.close()
     rig = await start_rig(start)
-    await rig.post("small", article("Small", 30), app="small")
+    await rig.post("small", article("Small", chunks), app="small")
     await rig.settled()
     # Everything else is nearer to any query.
     await rig.value(

@@ -16,7 +16,8 @@ import numpy as np
 
 from services.embedder.build import build
 from shared.database import Database
-from shared.embedding.vectors import Vectors, encodable, unit
+from shared.embedding.texts import encodable
+from shared.embedding.vectors import Vectors, unit
 from shared.envelope import Envelope
 from shared.events import (
     Event,

@@ -90,9 +90,7 @@ class Campaign:
 
     def row(self) -> Row:
         seconds = round(time.monotonic() - self.began, 1)
-        return Row(
-            self.number, self.fault, self.planned, self.runs, len(self.problems), seconds, self.note
-        )
+        return Row(self.number, self.fault, self.planned, self.runs, len(self.problems), seconds, self.note)
 
 
 Begin = Callable[..., AbstractContextManager[Campaign]]

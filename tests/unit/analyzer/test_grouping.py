@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from services.analyzer.grouping import ANCHORS, Matrix, Said, clusters, features, group
-from shared.embedding.models import UseEmbedder
+from shared.embedding.use_model import UseEmbedder
 
 FILE = Path(__file__).with_name("complaints.tsv")
 

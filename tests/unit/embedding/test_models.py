@@ -14,7 +14,9 @@ import pytest
 from aiohttp import web
 from pydantic import SecretStr
 
-from shared.embedding.models import OpenAIEmbedder, UseEmbedder, make_embedder
+from shared.embedding.models import make_embedder
+from shared.embedding.openai_api import OpenAIEmbedder
+from shared.embedding.use_model import UseEmbedder
 from shared.failures import Reject, Unavailable
 from shared.settings import Settings, SettingsError
 
