@@ -41,7 +41,6 @@ RUNS = int(os.environ.get("BENCH_RUNS", "40"))
 VOTES = int(os.environ.get("BENCH_VOTES", "1000000"))
 WARM = 3
 ADDRESSES = {"RabbitMQ": os.environ.get("TEST_AMQP_URL"), "one process": None}
-LIMITS = {"RabbitMQ": 100.0, "one process": 40.0}
 Times = dict[str, list[float]]
 
 
