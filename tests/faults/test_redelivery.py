@@ -4,6 +4,7 @@ the first decision, byte for byte; also where the first process died before it c
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from typing import Any
 
@@ -26,6 +27,10 @@ _DECIDED = """
 select o.event_id, o.envelope::text as envelope, d::text as decision
 from feedback_loop.outbox o join feedback_loop.decision d on d.run = o.correlation
 where o.correlation = any($1::uuid[]) and o.producer = 'analyzer' order by o.event_id
+"""
+_TO_NOTE = """
+select from feedback_loop.outbox
+where correlation = any($1::uuid[]) and producer = 'analyzer' and published_at is null
 """
 _NEVER_PUBLISHED = """
 update feedback_loop.outbox set published_at = null
@@ -55,6 +60,8 @@ async def test_an_evaluation_delivered_again_decides_as_before(
                 for each in sent:
                     await bus.publish(encode(each))
                 await wait_until(lambda: all(tap.of_run(id) for id in ids))  # noqa: B023
+                while await rows(_TO_NOTE, ids):  # that they are published is noted a moment later
+                    await asyncio.sleep(0.02)
                 before = await rows(_DECIDED, ids)
                 await rows(_FLIP, apps)
                 unpublished = {id for (id,) in await rows(_NEVER_PUBLISHED, ids[::2])}

@@ -65,6 +65,9 @@ def _serve(settings: dict[str, Any], said: Connection) -> None:
     asyncio.run(serve(runtime))
 
 
+_OVER = """
+select exists (select from feedback_loop.generation where app = $1 and state not in ('building', 'built'))
+"""
 _IN_HAND = r"""
 select count(*) from feedback_loop.batch b
 join feedback_loop.generation g on g.id = b.generation and g.app = $1
@@ -94,8 +97,13 @@ _WHOLE = ("promoted", 0, 2 * BATCHES, 2 * BATCHES, 1, 0, BATCHES + 3)
 async def _stop_with_a_batch_in_hand(
     process: Forked, said: Connection, database: Database, app: str, random: Random
 ) -> bool:
-    """Whether it was stopped before the batch was done."""
-    await wait_until(said.poll, 20)
+    """Whether it was stopped before the batch was done. The other may have been quick and taken them all."""
+
+    async def begun() -> bool:
+        async with database.connection() as connection:
+            return said.poll() or bool(await connection.fetchval(_OVER, app))
+
+    await wait_until(begun, 60)
     await asyncio.sleep(random.random() * 1.3 * HOLD)
     assert process.process.pid is not None
     os.kill(process.process.pid, signal.SIGSTOP)
