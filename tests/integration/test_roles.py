@@ -317,7 +317,7 @@ async def test_a_service_that_may_declare_nothing_waits_for_what_is_missing(
 
 
 async def test_a_consumer_goes_on_once_its_queue_has_been_made_again(
-    broker: str, make_settings: Callable[..., Settings]
+    broker: str, make_settings: Callable[..., Settings], caplog: pytest.LogCaptureFixture
 ) -> None:
     bus, taken = await _bus(broker, "notifier"), []
 
@@ -329,6 +329,8 @@ async def test_a_consumer_goes_on_once_its_queue_has_been_made_again(
         await bus.subscribe("notifier", ["report.ready"], take, 1)
         async with channel(broker) as opened:
             await opened.queue_delete(Topology().queue("notifier"))
+        # Made again sooner, the broker itself may lose the consumer (docs/operations.md).
+        await wait_until(lambda: "cancelled by the broker" in caplog.text)
         assert await mend(_administration(make_settings, broker))
         await bus.publish(MESSAGE)
         await wait_until(lambda: len(taken) == 1, 30)
