@@ -124,7 +124,7 @@ ROLES = {
             "learned": "select, insert, update",
             "model": "select",
             "promotion": "select, insert",
-            "search_log": "insert",
+            "search_log": "insert, select (app, searched_at)",
             # What the others write
             "judged_answer": "select",
         },

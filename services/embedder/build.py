@@ -12,6 +12,7 @@ from services.embedder.documents_api import LARGEST_BODY, DocumentsApi
 from services.embedder.golden import read_golden_set
 from services.embedder.operations import CONTRACT
 from services.embedder.search_api import SearchApi
+from services.embedder.warming import Warming
 from shared.events import (
     EmbeddingRequested,
     GenerationBuilt,
@@ -54,7 +55,12 @@ def build(kernel: Kernel, embedder: Embedder | None = None) -> Service:
         return Study(kernel.database, embedder, searcher(), golden)
 
     documents, searches = DocumentsApi(kernel), SearchApi(kernel, searcher)
-    guard = kernel.guard
+    guard, warming = kernel.guard, Warming(kernel, searcher)
+
+    async def stop() -> None:
+        await warming.stop()
+        await embedder.close()
+
     return Service(
         name="embedder",
         contract=CONTRACT,
@@ -76,5 +82,6 @@ def build(kernel: Kernel, embedder: Embedder | None = None) -> Service:
             kernel.database, embedder, settings.knowledge_dir, settings.embedding_batch, study
         ),
         prefetch=1,  # one batch in hand: no more than that is lost with the process
-        on_stop=embedder.close,
+        on_start=warming.start,
+        on_stop=stop,
     )

@@ -98,6 +98,17 @@ class Searcher:
         """Get ready to search a generation that may be promoted soon, if the app is searched here."""
         await self._shelf.prepare(app, generation)
 
+    async def warm(self, app: str) -> bool:
+        """Load what the first search of an app would wait for. Returns whether there is anything."""
+        async with self._database.connection() as connection:
+            generation = await generations.active(connection, app)
+        if generation is None or generation["model_name"] != self._embedder.model:
+            return False
+        await self._shelf.load(app, generation["id"])
+        if self._embedder.name != "openai":  # a model elsewhere is asked nothing without need
+            await self._embedder.embed(UNRELATED[:1], urgent=True)
+        return True
+
     async def zero(self) -> float:
         """The cosine of unrelated texts under this model; measured once. That of `use` is near 0."""
         if self._baseline is None:
