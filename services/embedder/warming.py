@@ -19,14 +19,14 @@ from shared.runtime import Kernel
 if TYPE_CHECKING:  # with it comes numpy
     from services.embedder.search import Searcher
 
-__all__ = ["Warming"]
+__all__ = ["SEARCHED_LATELY", "Warming"]
 
 log = logging.getLogger(__name__)
 
 PAUSE = 3.0
 """Seconds after the start: whoever woke the process is served first."""
 
-_SEARCHED_LATELY = (
+SEARCHED_LATELY = (
     "select distinct app from (select app from feedback_loop.search_log"
     " where searched_at > now() - interval '7 days' order by searched_at desc limit 1000) latest order by app"
 )
@@ -57,7 +57,7 @@ class Warming:
             await self._kernel.ready.wait()
             await asyncio.sleep(PAUSE)
             async with self._kernel.database.connection() as connection:
-                apps = [row["app"] for row in await connection.fetch(_SEARCHED_LATELY)]
+                apps = [row["app"] for row in await connection.fetch(SEARCHED_LATELY)]
             if apps:
                 # In a thread: whoever asks meanwhile does not wait for the import.
                 await asyncio.to_thread(importlib.import_module, "services.embedder.search")

@@ -16,6 +16,7 @@ import pytest
 from services.dashboard.build import build as dashboard
 from services.doctor import mend
 from services.embedder.tables import register_model
+from services.embedder.warming import SEARCHED_LATELY
 from services.rights import RightsError, make_database_roles
 from shared.bus import BusError, Delivery, Topology
 from shared.database import Database, SchemaBehind
@@ -49,6 +50,7 @@ REFUSED = [
     ("dashboard", "select from feedback_loop.read_owner_tables()"),
     ("embedder", VOTE),
     ("embedder", "insert into feedback_loop.model (name, dimensions, table_name) values ('m', 2, 'vote')"),
+    ("embedder", "select query from feedback_loop.search_log"),
     ("embedder", "create table feedback_loop.mine ()"),
     ("embedder", "create or replace view feedback_loop.active_chunk as select 1 as app"),
     ("embedder", "update feedback_loop.notification set state = 'posted'"),
@@ -150,6 +152,10 @@ async def test_the_embedder_gets_a_table_for_a_new_model(as_: As, database: Data
         )
     async with database.connection() as owner:
         assert await owner.fetchval("select count(*) from feedback_loop.active_chunk") == 0
+
+
+async def test_the_embedder_sees_which_apps_are_searched(as_: As) -> None:
+    assert await (await as_("embedder")).fetch(SEARCHED_LATELY) == []
 
 
 async def test_roles_made_later_reach_the_tables_of_vectors_that_there_are(

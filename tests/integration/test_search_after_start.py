@@ -62,7 +62,7 @@ async def test_an_app_that_is_searched_is_loaded_before_the_first_search(
 async def test_a_role_without_the_new_privilege_searches_as_before(
     start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(warming, "_SEARCHED_LATELY", "select app from feedback_loop.not_for_this_role")
+    monkeypatch.setattr(warming, "SEARCHED_LATELY", "select app from feedback_loop.not_for_this_role")
     rig = await with_documents(start, "default")
     await wait_until(lambda: "not ready to search yet" in caplog.text)
     assert (await rig.search("part"))["results"]

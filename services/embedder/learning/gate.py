@@ -151,6 +151,11 @@ def _shuffled(thumbs: Thumbs) -> dict[str, Any]:
     p = thumbs.p()
     liked, disliked = (round(thumbs.mean(each), 4) for each in (True, False))
     figures |= {"p": round(p, 4), "agreement_liked": liked, "agreement_disliked": disliked}
+    sides = {"liked": thumbs.liked, "disliked": ~thumbs.liked}
+    figures["agreement"] = {
+        side: bootstrap(thumbs.agreement[those], thumbs.weights[those]).public()
+        for side, those in sides.items()
+    }
     why = f"random thumbs fit as well (agreement {liked:.2f} of 👍, {disliked:.2f} of 👎, p = {p:.3f})"
     return figures | (_pass() if p <= CHANCE else _fail(why))
 

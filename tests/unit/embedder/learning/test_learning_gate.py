@@ -84,6 +84,19 @@ def test_a_set_that_is_not_there_is_not_measured() -> None:
     assert decision.promote and not decision.figures["golden"]["measured"]
 
 
+def test_every_mean_has_its_interval() -> None:
+    figures = judge(evidence()).figures
+    for side in ("liked", "disliked"):
+        interval = figures["shuffled"]["agreement"][side]
+        assert interval["low"] <= interval["mean"] <= interval["high"]
+        assert interval["n"] == (LIKED if side == "liked" else ~LIKED).sum()
+        assert interval["mean"] == pytest.approx(figures["shuffled"][f"agreement_{side}"], abs=1e-4)
+    assert {"mean", "low", "high", "n"} == set(figures["overlap"]["kept"])
+    for name in ("held_out", "disjoint", "golden"):
+        for figure in ("before", "after", "delta"):
+            assert {"mean", "low", "high", "n"} == set(figures[name][figure])
+
+
 def test_results_that_change_too_much_are_not_promoted() -> None:
     assert failed(replace(evidence(), overlap=np.full(N, 0.6))) == {"overlap"}
 
