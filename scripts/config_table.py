@@ -35,6 +35,7 @@ KOREAN = {
     "Decision": "판정",
     "Report": "보고서",
     "Slack": "Slack",
+    "Webhook": "웹훅",
     "Knowledge": "지식 베이스",
     # The descriptions
     "HTTP port to listen on (0: any free port)": "HTTP 포트 (0: 비어 있는 아무 포트)",
@@ -118,6 +119,12 @@ KOREAN = {
         "주간 요약 요일. 그날의 첫 실행과 함께 보냅니다. `off`: 보내지 않음"
     ),
     "`0`: nothing that users wrote goes to Slack": "`0`: 사용자가 쓴 글은 Slack으로 보내지 않습니다",
+    "Where everything that Slack is told is sent as signed JSON too (`docs/webhook.md`)": (
+        "Slack에 알리는 모든 것을 서명한 JSON으로도 보낼 주소 (`docs/webhook.md`)"
+    ),
+    "Key that signs it, `whsec_` and 24 to 64 bytes in base64; several with commas between: each signs": (
+        "서명하는 키. `whsec_`와 base64로 쓴 24–64바이트. 쉼표로 여럿을 쓰면 각각 서명합니다"
+    ),
     "Signing secret of the Slack app: turns on `/ai-report` and the buttons": (
         "Slack 앱의 서명 비밀값. `/ai-report`와 버튼을 켭니다"
     ),

@@ -264,6 +264,32 @@ def _tell(event: Event, done: str) -> None:
     click.echo(done)
 
 
+@main.group(invoke_without_command=True)
+@click.pass_context
+def webhook(context: click.Context) -> None:
+    """How the webhook of WEBHOOK_URL does; `test` and `enable` it."""
+    from services.webhook import show_webhook
+
+    if context.invoked_subcommand is None:
+        _run(show_webhook(_settings(log_level="WARNING")))
+
+
+@webhook.command("test")
+def webhook_test() -> None:
+    """Send a test message, once; if it is taken, a webhook that was switched off is on again."""
+    from services.webhook import test_webhook
+
+    _run(test_webhook(_settings(log_level="ERROR")))
+
+
+@webhook.command("enable")
+def webhook_enable() -> None:
+    """Switch the webhook on again, without a test."""
+    from services.webhook import enable_webhook
+
+    _run(enable_webhook(_settings(log_level="WARNING")))
+
+
 @main.command()
 @click.option("--user", "person", required=True, metavar="ID", help="As your bot names the user.")
 @click.option("--app", help="Which app  [default: all]")

@@ -16,6 +16,7 @@ from rich.console import Console
 from services.glance import connect
 from services.rights import RightsError, as_rabbitmqctl, make_broker_users
 from services.up import SERVICES
+from services.webhook import read_webhook, summary
 from shared.bus import BusError, Topology
 from shared.database import Database
 from shared.embedding.models import make_embedder
@@ -126,8 +127,12 @@ async def _look_inside(database: Database) -> list[Finding]:
             "select count(*) from feedback_loop.outbox"
             " where done_at is null and created_at < now() - interval '1 hour'"
         )
+        webhook = await read_webhook(connection)
         dead = await connection.fetchval("select count(*) from feedback_loop.inbox where state = 'dead'")
     findings = [Finding("ok", "pgvector", f"{vector} on PostgreSQL {version}, schema up to date")]
+    if webhook is not None:
+        troubled = webhook["disabled_at"] or webhook["failures"]
+        findings.append(Finding("note" if troubled else "ok", "webhook", summary(webhook)))
     if owner:
         findings.append(Finding("ok", "feedback_log", "there: its votes are read before each evaluation"))
     if open_events:

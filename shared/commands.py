@@ -17,12 +17,13 @@ from shared.events import (
     LoopPaused,
     LoopResumed,
     RollbackRequested,
+    WebhookTest,
 )
 from shared.runtime import Kernel
 
 __all__ = ["Name", "command", "issue"]
 
-Name = Literal["run", "reembed", "rollback", "pause", "resume"]
+Name = Literal["run", "reembed", "rollback", "pause", "resume", "webhook"]
 
 
 def command(
@@ -50,6 +51,8 @@ def command(
             return LoopPaused(app=app, why=why, requested_by=requested_by, until=until)
         case "resume":
             return LoopResumed(app=app, why=why, requested_by=requested_by)
+        case "webhook":
+            return WebhookTest(requested_by=requested_by)
 
 
 async def issue(kernel: Kernel, event: Event, source: str) -> Envelope:

@@ -39,6 +39,8 @@ __all__ = [
     "RollbackRequested",
     "Skipped",
     "Verdict",
+    "WebhookDisabled",
+    "WebhookTest",
     "derived",
 ]
 
@@ -381,6 +383,26 @@ class LoopFailed(Event):
         return f"{self.consumer}/{self.failed_event}"
 
 
+class WebhookTest(Event):
+    """Command: send a test message to the webhook, and use it again if it takes that."""
+
+    type = "webhook.test"
+
+    requested_by: str = ""
+
+
+class WebhookDisabled(Event):
+    """The webhook is used no more, until a person has looked at it."""
+
+    type = "webhook.disabled"
+
+    host: str
+    reason: str
+    """What its last answer was."""
+    failures: int = Field(ge=1)
+    """Messages in a row that it has not taken."""
+
+
 REGISTRY: Mapping[str, type[Event]] = {
     model.type: model
     for model in (
@@ -395,5 +417,7 @@ REGISTRY: Mapping[str, type[Event]] = {
         LoopPaused,
         LoopResumed,
         LoopFailed,
+        WebhookTest,
+        WebhookDisabled,
     )
 }

@@ -58,14 +58,14 @@ class Role:
         calls: functions of it, of those that not everybody may call.
         emits: event types that it may write to the outbox.
         vectors: privileges on the tables of vectors, of which there is one for each embedding model.
-        consumes: whether it has a queue.
+        queues: consumers whose queues it reads.
     """
 
     tables: Mapping[str, str]
     emits: tuple[str, ...]
     calls: tuple[str, ...] = ()
     vectors: str = ""
-    consumes: bool = False
+    queues: tuple[str, ...] = ()
 
 
 ROLES = {
@@ -108,7 +108,7 @@ ROLES = {
         },
         emits=("feedback.evaluate", "report.ready", "retrain.requested", "rollback.requested", "loop.failed"),
         calls=("read_owner_tables()", "retain(integer)", "fold_votes(text, integer)", _VOTES_COUNTED),
-        consumes=True,
+        queues=("analyzer",),
     ),
     "embedder": Role(
         _INBOX
@@ -134,7 +134,7 @@ ROLES = {
         ),
         calls=("register_model(text, integer)",),
         vectors="select, insert, delete",
-        consumes=True,
+        queues=("embedder",),
     ),
     "notifier": Role(
         _INBOX
@@ -143,6 +143,8 @@ ROLES = {
             "notification": "select, insert, update",
             "slack_action": "select, insert",
             "slack_request": "select, insert, delete",
+            "webhook": "select, insert, update",
+            "webhook_message": "select, insert, update, delete",
             # What the others write
             "alert_state": "select",
             "build_progress": "select",
@@ -154,8 +156,8 @@ ROLES = {
             "report_vote": "select",
             "run_status": "select",
         },
-        emits=_COMMANDS,
-        consumes=True,
+        emits=(*_COMMANDS, "webhook.disabled"),
+        queues=("notifier", "webhook"),
     ),
     "dashboard": Role(
         _RELAY
@@ -173,8 +175,9 @@ ROLES = {
             "dashboard_vote": "select",
             "run_status": "select",
             "run_step": "select",
+            "webhook_state": "select",
         },
-        emits=_COMMANDS,
+        emits=(*_COMMANDS, "webhook.test"),
         calls=(_VOTES_COUNTED,),
     ),
 }
@@ -230,12 +233,13 @@ class Permissions:
 
 def permissions(service: str, exchange: str) -> Permissions:
     """What a service may do on the broker: publish, send to one consumer's queue (the relay), retry, and
-    take from its own queue. It can declare, bind and delete nothing: see `AMQP_DECLARE`.
+    take from its own queues. It can declare, bind and delete nothing: see `AMQP_DECLARE`.
 
     Args:
         exchange: `AMQP_EXCHANGE`, with which all names begin.
     """
     name = re.escape(exchange)
-    if not ROLES[service].consumes:
+    if not ROLES[service].queues:
         return Permissions("^$", rf"^({name}|amq\.default)$", "^$")
-    return Permissions("^$", rf"^({name}|amq\.default|{name}\.retry\.[0-9]+ms)$", rf"^{name}\.{service}$")
+    queues = "|".join(ROLES[service].queues)
+    return Permissions("^$", rf"^({name}|amq\.default|{name}\.retry\.[0-9]+ms)$", rf"^{name}\.({queues})$")

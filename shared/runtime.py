@@ -104,6 +104,7 @@ class Service:
         on_stop: runs at shutdown, before connections close.
         announces: see `Router`.
         contract: what its routes do and which events it sends, for whoever calls it.
+        also: services that run wherever this one does, each with a queue of its own.
     """
 
     name: str
@@ -115,6 +116,7 @@ class Service:
     on_stop: Hook | None = None
     announces: bool = True
     contract: Contract = field(default_factory=lambda: Contract(""))
+    also: Sequence[Service] = ()
 
 
 Builder = Callable[[Kernel], Service]
@@ -140,11 +142,12 @@ class Runtime:
         self.kernel = Kernel(settings, database, bus, Outbox(database, bus))
         if settings.render and settings.render_external_url:
             self.kernel.outbox.while_open = self._stay_awake
-        self.services = [build(self.kernel) for build in builders]
+        built = [build(self.kernel) for build in builders]
+        self.services = [each for service in built for each in (service, *service.also)]
         self.groups = [Group("process", reference.ABOUT, self._own_routes(), reference.OPERATIONS)]
         self.groups += [
             Group(service.name, service.contract.about, service.routes, service.contract.operations)
-            for service in self.services
+            for service in built
         ]
         self.routes = [route for group in self.groups for route in group.routes]
         self.routers = [self._router(service) for service in self.services if service.registrations]

@@ -8,6 +8,7 @@ against these names.
 from __future__ import annotations
 
 import re
+from base64 import b64decode
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal
@@ -49,6 +50,14 @@ def _is_address(text: str, schemes: tuple[str, ...]) -> bool:
 def _parts(text: str) -> list[str]:
     """What stands between the commas."""
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _webhook_key(text: str) -> bytes:
+    """The bytes of a key as Standard Webhooks writes it; empty where it is none."""
+    try:
+        return b64decode(text.removeprefix("whsec_"), validate=True) if text.startswith("whsec_") else b""
+    except ValueError:
+        return b""
 
 
 class SettingsError(Exception):
@@ -221,6 +230,16 @@ class Settings(BaseSettings):
     )
     slack_api_url: str = Field("https://slack.com/api/", description="Slack's Web API (GovSlack has its own)")
 
+    # Webhook
+    webhook_url: SecretStr | None = Field(
+        None, description="Where everything that Slack is told is sent as signed JSON too (`docs/webhook.md`)"
+    )
+    webhook_secret: SecretStr | None = Field(
+        None,
+        description="Key that signs it, `whsec_` and 24 to 64 bytes in base64; several with commas between:"
+        " each signs",
+    )
+
     # Knowledge
     knowledge_dir: Path | None = Field(
         None, description="Folder of documents (`.md .txt .html .pdf`), read again at every retrain"
@@ -255,6 +274,22 @@ class Settings(BaseSettings):
             raise ValueError("each key must have at least 32 characters")
         return value
 
+    @field_validator("webhook_url")
+    @classmethod
+    def _web_address(cls, value: SecretStr | None) -> SecretStr | None:
+        text = value.get_secret_value() if value is not None else "https://example.com"
+        if not _is_address(text, ("https", "http")) or not urlsplit(text.strip()).hostname:
+            raise ValueError("must look like https://host/path")
+        return value
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _webhook_keys(cls, value: SecretStr | None) -> SecretStr | None:
+        keys = [_webhook_key(part) for part in _parts(value.get_secret_value())] if value is not None else []
+        if value is not None and not all(24 <= len(key) <= 64 for key in keys or [b""]):
+            raise ValueError("each key must be whsec_ and 24 to 64 bytes in base64")
+        return value
+
     @field_validator("role_passwords")
     @classmethod
     def _known_roles(cls, value: SecretStr | None) -> SecretStr | None:
@@ -286,6 +321,12 @@ class Settings(BaseSettings):
             raise ValueError("SLACK_BOT_TOKEN and SLACK_CHANNEL go together: set both or neither")
         return self
 
+    @model_validator(mode="after")
+    def _webhook_is_whole(self) -> Settings:
+        if bool(self.webhook_url) != bool(self.webhook_secret):
+            raise ValueError("WEBHOOK_URL and WEBHOOK_SECRET go together: set both or neither")
+        return self
+
     @property
     def production(self) -> bool:
         return self.environment == "production" or self.render
@@ -295,6 +336,12 @@ class Settings(BaseSettings):
         """The keys of vote tokens, the one that signs first."""
         secret = self.vote_token_secret
         return tuple(key.encode() for key in _parts(secret.get_secret_value())) if secret else ()
+
+    @property
+    def webhook_keys(self) -> tuple[bytes, ...]:
+        """The keys that sign what the webhook is sent."""
+        secret = self.webhook_secret
+        return tuple(map(_webhook_key, _parts(secret.get_secret_value()))) if secret else ()
 
     @property
     def passwords(self) -> dict[str, str]:

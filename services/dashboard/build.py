@@ -38,6 +38,7 @@ def build(kernel: Kernel, feed: Feed | None = None) -> Service:
             web.get("/dashboard/groups", guard.needs("read", votes.groups, personal=True)),
             web.get("/dashboard/votes", guard.needs("read", votes.votes, personal=True)),
             web.get("/dashboard/votes.csv", guard.needs("read", votes.csv, personal=True), allow_head=False),
+            web.get("/dashboard/webhook", guard.needs("admin", commands.webhook)),
             web.post("/dashboard/commands", guard.needs("admin", commands.order, body=LARGEST)),
         ],
         on_stop=feed.close,

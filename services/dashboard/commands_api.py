@@ -13,6 +13,7 @@ from aiohttp import web
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from services.dashboard import replies
+from services.dashboard.facts import public
 from shared import http
 from shared.commands import Name, command, issue
 from shared.requester import printable
@@ -25,6 +26,9 @@ BY = "dashboard"
 LARGEST = 10_000
 """Bytes of a command."""
 LONGEST_WHY = 500
+
+_TAKEN = "select exists (select from feedback_loop.consumer where type = 'webhook.test')"
+"""Whether somebody has a webhook to test."""
 
 
 def _one_line(text: str) -> str:
@@ -77,14 +81,29 @@ class CommandsApi:
             {"figures": allows(request, "read"), "words": words, "admin": admin, "closed": closed}
         )
 
+    async def webhook(self, request: web.Request) -> web.Response:
+        """`GET /dashboard/webhook`: whether there is one, and how it does."""
+        self._kernel.require_ready()
+        async with self._kernel.database.connection() as connection:
+            taken = await connection.fetchval(_TAKEN)
+            row = await connection.fetchrow("select * from feedback_loop.webhook_state")
+        return replies.told({"webhook": public(row) if taken and row is not None else None})
+
     async def order(self, request: web.Request) -> web.Response:
         """`POST /dashboard/commands`: accepted once it is durable; what comes of it is told by the runs."""
         body = http.read_model(CommandBody, await http.read_json(request))
         self._kernel.require_ready()
+        if body.command == "webhook":
+            await self._require_webhook()
         until = await self._later(body.hours) if body.hours else None
         event = command(body.command, body.app, BY, body.why, body.generation, until)
         envelope = await issue(self._kernel, event, SOURCE)
         return replies.told({"status": "accepted", "event": str(envelope.id)}, status=202)
+
+    async def _require_webhook(self) -> None:
+        async with self._kernel.database.connection() as connection:
+            if not await connection.fetchval(_TAKEN):
+                raise http.BadRequest("command", "WEBHOOK_URL is not set where the notifier runs", status=422)
 
     async def _later(self, hours: float) -> datetime:
         async with self._kernel.database.connection() as connection:

@@ -27,6 +27,7 @@ __all__ = [
     "Row",
     "builds",
     "horizon",
+    "public",
     "runs",
     "settled",
     "snapshot",
@@ -99,7 +100,7 @@ async def steps_since(
         str(cursor),
         most + 1,
     )
-    return None if len(rows) > most else [_public(row) for row in rows]
+    return None if len(rows) > most else [public(row) for row in rows]
 
 
 async def runs(connection: Connection, ids: Iterable[str]) -> list[Row]:
@@ -108,7 +109,7 @@ async def runs(connection: Connection, ids: Iterable[str]) -> list[Row]:
         "select * from feedback_loop.run_status where id = any($1::uuid[]) order by started_at",
         [UUID(id) for id in ids],
     )
-    return [_public(row) for row in rows]
+    return [public(row) for row in rows]
 
 
 async def builds(
@@ -123,7 +124,7 @@ async def builds(
         list(generations),
         [UUID(id) for id in of],
     )
-    return [{**_public(row), "running": row["state"] in _RUNNING} for row in rows]
+    return [{**public(row), "running": row["state"] in _RUNNING} for row in rows]
 
 
 async def snapshot(connection: Connection, seen: Horizon, limit: int) -> dict[str, Any]:
@@ -132,7 +133,7 @@ async def snapshot(connection: Connection, seen: Horizon, limit: int) -> dict[st
     listed = await connection.fetch(
         "select * from feedback_loop.run_status order by started_at desc, id limit $1", limit
     )
-    found = [_public(row) for row in listed]
+    found = [public(row) for row in listed]
     by_run: dict[str, list[Row]] = {run["id"]: [] for run in found}
     steps = await connection.fetch(
         f"select {_STEP} from unnest($1::uuid[]) as wanted, lateral"
@@ -141,7 +142,7 @@ async def snapshot(connection: Connection, seen: Horizon, limit: int) -> dict[st
         [row["id"] for row in listed],
         STEPS_OF_A_RUN,
     )
-    for step in map(_public, steps):
+    for step in map(public, steps):
         by_run[step["run"]].append(step)
     return {
         "cursor": str(seen.cursor),
@@ -164,10 +165,11 @@ async def _latest(connection: Connection, listed: list[Row]) -> Row | None:
     row = await connection.fetchrow(
         "select * from feedback_loop.run_status where decided_at is not null order by started_at desc limit 1"
     )
-    return _public(row) if row else None
+    return public(row) if row else None
 
 
-def _public(row: Record) -> Row:
+def public(row: Record) -> Row:
+    """The row as JSON has it."""
     return {name: _json(value) for name, value in row.items()}
 
 

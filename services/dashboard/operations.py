@@ -8,9 +8,25 @@ from pydantic import Field
 
 from services.dashboard.commands_api import CommandBody
 from services.dashboard.filters import Filter, What
-from services.dashboard.shapes import Access, Backtest, Complaints, Ordered, RunsAndBuilds, Summary, Votes
+from services.dashboard.shapes import (
+    Access,
+    Backtest,
+    Complaints,
+    HasWebhook,
+    Ordered,
+    RunsAndBuilds,
+    Summary,
+    Votes,
+)
 from shared.contract import Answer, Contract, Operation, Operations, Shape
-from shared.events import FeedbackEvaluate, GenerationRequested, LoopPaused, LoopResumed, RollbackRequested
+from shared.events import (
+    FeedbackEvaluate,
+    GenerationRequested,
+    LoopPaused,
+    LoopResumed,
+    RollbackRequested,
+    WebhookTest,
+)
 
 __all__ = ["CONTRACT"]
 
@@ -113,8 +129,13 @@ OPERATIONS: Operations = {
         FAILS,
         query=Filter,
     ),
+    ("GET", "/dashboard/webhook"): Operation(
+        "How the webhook does",
+        {200: Answer("Its state; null: there is none", HasWebhook)},
+        fails=(503,),
+    ),
     ("POST", "/dashboard/commands"): Operation(
-        "Run, re-embed, roll back, pause or resume",
+        "Run, re-embed, roll back, pause, resume or test the webhook",
         {202: Answer("It is durable", Ordered)},
         fails=(503,),
         bodies={"application/json": CommandBody},
@@ -124,5 +145,5 @@ OPERATIONS: Operations = {
 CONTRACT = Contract(
     "Shows what happens, and takes commands.",
     OPERATIONS,
-    (FeedbackEvaluate, GenerationRequested, RollbackRequested, LoopPaused, LoopResumed),
+    (FeedbackEvaluate, GenerationRequested, RollbackRequested, LoopPaused, LoopResumed, WebhookTest),
 )

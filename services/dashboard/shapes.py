@@ -26,6 +26,24 @@ class Access(Shape):
     """What no token opens → the setting that would change it."""
 
 
+class WebhookState(Shape):
+    """How the webhook does."""
+
+    host: str
+    failures: int
+    """Messages in a row that it has not taken."""
+    disabled_at: AwareDatetime | None
+    disabled_reason: str | None
+    delivered_at: AwareDatetime | None
+    tested_at: AwareDatetime | None
+    test_failure: str | None
+    """Of the latest test; null: it took the message."""
+
+
+class HasWebhook(Shape):
+    webhook: WebhookState | None
+
+
 class Step(Shape):
     """Something that happened in a run. It never changes."""
 

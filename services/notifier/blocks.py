@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal, get_args
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from zoneinfo import ZoneInfo
@@ -24,7 +24,18 @@ from shared.events import AlertState, ComplaintGroup, Report
 from shared.policy import wilson
 from shared.requester import printable
 
-__all__ = ["ACTIONS", "Action", "Block", "Done", "context", "linked", "report", "section"]
+__all__ = [
+    "ACTIONS",
+    "Action",
+    "Block",
+    "Done",
+    "context",
+    "length",
+    "linked",
+    "report",
+    "report_url",
+    "section",
+]
 
 Block = dict[str, Any]
 Action = Literal["reembed", "rollback", "pause", "resume"]
@@ -137,15 +148,25 @@ def _state(event: Report, zone: ZoneInfo, language: Language) -> str:
 def _fact(event: Report, language: Language) -> str:
     """The one line that says it all: ratio, interval, votes, threshold, window."""
     words, limit = WORDS[language], f"{event.threshold * 100:g}%"
-    length = event.window_end - event.window_start
-    hours = round(length.total_seconds() / 3600)
-    window = f"{round(hours / 24)}d" if _whole_days(hours) else f"{hours}h"
+    window = length(event.window_end - event.window_start)
     if not event.total:
         return words["fact.none"].format(limit, window)
     ratio = event.dislikes / event.total
     low, high = event.interval or wilson(event.dislikes, event.total)
     sign = "≥" if ratio >= event.threshold else "<"
     return words["fact"].format(percent(ratio), bounds(low, high, event.total), sign, limit, window)
+
+
+def length(span: timedelta) -> str:
+    """A window's length: `7d`, `6h`."""
+    hours = round(span.total_seconds() / 3600)
+    return f"{round(hours / 24)}d" if _whole_days(hours) else f"{hours}h"
+
+
+def report_url(event: Report, zone: ZoneInfo, dashboard_url: str) -> str:
+    """The dashboard's address with the votes that a report counts."""
+    first, last = (time(moment, zone)[:10] for moment in (event.window_start, event.window_end))
+    return filtered(dashboard_url, **{"from": first, "to": last, "app": event.app})
 
 
 def _comparison(event: Report, language: Language) -> str:
@@ -201,8 +222,7 @@ def _links(
     event: Report, zone: ZoneInfo, language: Language, dashboard_url: str
 ) -> list[tuple[str, str, str]]:
     words = WORDS[language]
-    first, last = (time(moment, zone)[:10] for moment in (event.window_start, event.window_end))
-    window = filtered(dashboard_url, **{"from": first, "to": last, "app": event.app})
+    window = report_url(event, zone, dashboard_url)
     return [
         ("report", words["open.report"], window),
         ("votes", words["open.votes"], filtered(window, rated="down")),

@@ -6,6 +6,7 @@ from typing import TextIO
 
 from aiohttp import web
 
+from services.notifier import endpoint
 from services.notifier.destinations import Destination, Terminal
 from services.notifier.handlers import REGISTRATIONS, Notifier
 from services.notifier.interactivity import Interactivity
@@ -14,6 +15,8 @@ from services.notifier.pictures import Pictures
 from services.notifier.poster import Poster, Timing
 from services.notifier.signed import LIMIT
 from services.notifier.slack import TIMEOUT, Bot, Webhook
+from services.notifier.telling import Voice
+from services.notifier.webhook import retire, webhook
 from shared.runtime import Kernel, Service
 from shared.settings import Settings
 
@@ -26,17 +29,26 @@ def build(
     stream: TextIO | None = None,
     request_timeout: float = TIMEOUT,
     timing: Timing | None = None,
+    webhook_timeout: float = endpoint.TIMEOUT,
 ) -> Service:
-    """The notifier: events in, messages out; and, with a signing secret, what Slack asks back.
+    """The notifier: events in, messages out, to a webhook too where there is one; and, with a signing
+    secret, what Slack asks back.
 
     Args:
         stream: where the terminal is (default: standard output).
         request_timeout: seconds for one request to Slack.
+        webhook_timeout: the same for the webhook.
     """
     settings = kernel.settings
     destination = _destination(settings, stream, request_timeout)
     poster = Poster(kernel.database, destination, settings.report_language, timing)
     slack = Interactivity(kernel)
+
+    also = webhook(kernel, webhook_timeout)
+
+    async def start() -> None:
+        if not also:
+            await retire(kernel.database)
 
     async def stop() -> None:
         await slack.close()
@@ -52,8 +64,10 @@ def build(
         registrations=REGISTRATIONS,
         deps=_notifier(kernel, poster),
         prefetch=1,  # a channel takes one message a second, and people read them in order
+        on_start=start,
         on_stop=stop,
         announces=False,  # the announcement would fail the same way
+        also=also,
     )
 
 
@@ -63,12 +77,7 @@ def _notifier(kernel: Kernel, poster: Poster) -> Notifier:
         poster=poster,
         pictures=Pictures(kernel.database, poster, zone, settings.report_language, settings.threshold),
         database=kernel.database,
-        zone=zone,
-        language=settings.report_language,
-        dashboard_url=settings.public_url,
-        start_notice=settings.slack_start_notice,
-        quotes=settings.slack_quotes,
-        on_change=settings.report == "on_change",
+        voice=Voice.of(settings, poster.destination.markup),
         weekly=settings.weekly_summary,
         buttons=settings.slack_signing_secret is not None,
     )

@@ -26,6 +26,7 @@ from shared.events import (
     RetrainCompleted,
     RetrainRequested,
     Skipped,
+    WebhookDisabled,
 )
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "resumed",
     "retrain_started",
     "start_notice",
+    "webhook_disabled",
 ]
 
 NAMED = 5
@@ -160,6 +162,20 @@ def resumed(event: LoopResumed, language: Language, markup: Markup = "slack") ->
     return listed(
         title(words["resumed"], event.app),
         [_line(words["why"], event.why, markup), _line(words["by"], event.requested_by, markup)],
+    )
+
+
+def webhook_disabled(event: WebhookDisabled, language: Language, markup: Markup = "slack") -> str:
+    """That the webhook is used no more: its host, why, and what to do."""
+    words = WORDS[language]
+    return listed(
+        words["webhook.off"],
+        [
+            _line(words["webhook.host"], event.host, markup),
+            words["webhook.failures"].format(event.failures),
+            _line(words["why"], event.reason, markup),
+            words["webhook.on"],
+        ],
     )
 
 

@@ -6,16 +6,17 @@ Days are those of the time zone, from midnight to midnight; "today" is the datab
 from __future__ import annotations
 
 from datetime import date, datetime, timedelta
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from services.notifier.weekly import Group, Past, Votes, Week
+from services.notifier.weekly import Group, Past, Votes, Week, due, week_key
 from shared.charts import Marker, Point
-from shared.database import Connection
+from shared.database import Connection, Database
 from shared.envelope import from_json
 from shared.events import RetrainCompleted
 from shared.policy import wilson
 
-__all__ = ["apps", "markers", "points", "state_of", "today", "votes", "week"]
+__all__ = ["apps", "due_week", "markers", "points", "state_of", "today", "votes", "week"]
 
 _DAYS = """
 select d.day::date as day, v.likes, v.dislikes
@@ -125,6 +126,29 @@ async def week(connection: Connection, app: str, zone: ZoneInfo, last: date) -> 
         ),
         groups=tuple(Group(row["label"], row["votes"]) for row in await connection.fetch(_GROUPS, *span)),
     )
+
+
+async def due_week(
+    database: Database, app: str, zone: ZoneInfo, wanted: str, event: UUID
+) -> tuple[Week, str] | None:
+    """The seven days before the event's and the key of their summary, once per app and week, on the day for
+    it; None on other days, and where nothing happened.
+
+    Args:
+        wanted: `mon` … `sun`, `off`.
+    """
+    if wanted == "off":
+        return None
+    async with database.connection() as connection:
+        written = await connection.fetchval(
+            "select created_at from feedback_loop.outbox where event_id = $1", event
+        )
+        day = await today(connection, zone, written)
+        if not due(day, wanted):
+            return None
+        found = await week(connection, app, zone, day - timedelta(1))
+    worth = found.now.total or found.before.total or found.outcomes
+    return (found, week_key(app, day)) if worth else None
 
 
 async def apps(connection: Connection, limit: int) -> list[str]:

@@ -29,7 +29,7 @@ async def notifier(start: Callable[..., Any]) -> Callable[..., Any]:
     """Start a notifier: `runtime = await notifier(**slack.bot)`."""
 
     async def begin(stream: TextIO | None = None, timing: Timing = TIMING, **settings: Any) -> Runtime:
-        builder = partial(build, stream=stream, request_timeout=0.5, timing=timing)
+        builder = partial(build, stream=stream, request_timeout=0.5, timing=timing, webhook_timeout=20)
         runtime: Runtime = await start([builder], ladder=LADDER, dashboard_url=URL, **settings)
         return runtime
 

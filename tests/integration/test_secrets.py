@@ -27,13 +27,15 @@ from services.up import SERVICES
 from shared.bus import BusError, Topology
 from shared.database import Database
 from shared.envelope import Message
-from shared.events import FeedbackEvaluate
+from shared.events import FeedbackEvaluate, WebhookTest
 from shared.rabbit import RabbitBus
 from shared.runtime import Runtime
 from shared.settings import Settings, SettingsError, load
 from shared.telemetry import configure_logs
 from tests.support.events import publish, wait_until
 from tests.support.everything import everything
+from tests.support.receiver import Fault as HookFault
+from tests.support.receiver import Receiver
 from tests.support.slack import CHANNEL, TOKEN, FakeSlack, Fault
 
 SECRETS = sorted(
@@ -68,6 +70,8 @@ def planted(dsn: str, **given: Any) -> dict[str, Any]:
         "role_passwords": f"trigger={word('role_passwords')}",
         "slack_webhook_url": f"http://127.0.0.1:1/services/{word('slack_webhook_url')}",
         "vote_token_secret": word("vote_token_secret") * 2,
+        "webhook_secret": f"whsec_{word('webhook_secret') * 2}",  # which is base64
+        "webhook_url": f"http://127.0.0.1:1/{word('webhook_url')}",
         "slack_bot_token": TOKEN,
     }
     del values["amqp_url"]
@@ -283,6 +287,29 @@ async def test_a_slack_that_does_not_take_it(
     assert told(runtime.kernel.bus.dead) == []
 
 
+@pytest.mark.parametrize(
+    "fault",
+    [HookFault(status=500), HookFault(status=308, headers={"Location": "/x"}), HookFault(then="drop")],
+)
+async def test_a_webhook_that_does_not_take_it(
+    fault: HookFault, start: Any, dsn: str, sql: Any, slack: FakeSlack, logs: io.StringIO
+) -> None:
+    async with Receiver() as receiver:
+        url = receiver.url + "?" + word("webhook_url")
+        given = planted(dsn, slack_api_url=slack.api_url, webhook_url=url)
+        runtime = await start([SERVICES["analyzer"], SERVICES["notifier"]], **given)
+        receiver.always(fault)
+        await publish(
+            runtime.kernel, FeedbackEvaluate(as_of=await sql.fetchval("select now()")), WebhookTest()
+        )
+        await wait_until(lambda: len(receiver.ids) > 2)
+        await settled(sql)
+    assert told(logs.getvalue()) == []
+    assert told(await everything(sql)) == []
+    assert told([message.body for message in slack.messages]) == []
+    assert told([body for _, body in receiver.raw]) == []
+
+
 async def test_a_dead_letter_tells_nothing(whole: Any, sql: Any, logs: io.StringIO) -> None:
     runtime = await whole()
     bus = runtime.kernel.bus
@@ -431,7 +458,7 @@ def test_a_setting_that_does_not_fit_is_not_repeated(name: str, monkeypatch: pyt
 
 COMMANDS = [
     ["--help"], ["doctor"], ["status"], ["migrate"], ["trigger"], ["schedule", "--show"], ["votes"],
-    ["forget", "--user", "x"], ["search", "text"], ["doctor", "--fix"], ["import"],
+    ["webhook"], ["forget", "--user", "x"], ["search", "text"], ["doctor", "--fix"], ["import"],
 ]  # fmt: skip
 
 

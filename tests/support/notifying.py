@@ -67,14 +67,15 @@ def outcome(run: Envelope | None = None, **more: Any) -> RetrainCompleted:
     return RetrainCompleted(**given)
 
 
-async def settled(runtime: Runtime, *envelopes: Envelope) -> None:
-    """Wait until the notifier is done with the events: processed or dead."""
+async def settled(runtime: Runtime, *envelopes: Envelope, by: str = "notifier") -> None:
+    """Wait until the notifier (or its webhook) is done with the events: processed or dead."""
 
     async def done() -> bool:
         async with runtime.kernel.database.connection() as connection:
             found = await connection.fetchval(
-                "select count(*) from feedback_loop.inbox where event_id = any($1::uuid[])",
+                "select count(*) from feedback_loop.inbox where event_id = any($1::uuid[]) and consumer = $2",
                 [envelope.id for envelope in envelopes],
+                by,
             )
         return bool(found == len(envelopes))
 

@@ -174,3 +174,34 @@ def test_overrides_go_before_the_environment(monkeypatch: pytest.MonkeyPatch) ->
 def test_settings_do_not_change() -> None:
     with pytest.raises(ValueError, match="frozen"):
         load().port = 1  # type: ignore[misc]
+
+
+# --- the webhook ----------------------------------------------------------------------------
+
+WEBHOOK_KEY = "whsec_" + "A" * 32  # 24 bytes
+
+
+@pytest.mark.parametrize(
+    "key", ["A" * 32, "whsec_AAAA", "whsec_" + "A" * 88, f"{WEBHOOK_KEY},x", "whsec_!", ","]
+)
+def test_a_key_of_the_webhook_must_be_one(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEBHOOK_URL", "https://hooks.example.com/1")
+    monkeypatch.setenv("WEBHOOK_SECRET", key)
+    with pytest.raises(SettingsError, match="WEBHOOK_SECRET: each key must be whsec_"):
+        load()
+
+
+@pytest.mark.parametrize("url", ["hooks.example.com", "ftp://h/x", "https://", "https://h:port/"])
+def test_the_webhook_s_address_must_be_one(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEBHOOK_URL", url)
+    monkeypatch.setenv("WEBHOOK_SECRET", WEBHOOK_KEY)
+    with pytest.raises(SettingsError, match="WEBHOOK_URL: must look like"):
+        load()
+
+
+@pytest.mark.parametrize("name", ["WEBHOOK_URL", "WEBHOOK_SECRET"])
+def test_a_webhook_needs_both_its_settings(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {"WEBHOOK_URL": "https://hooks.example.com/1", "WEBHOOK_SECRET": WEBHOOK_KEY}
+    monkeypatch.setenv(name, values[name])
+    with pytest.raises(SettingsError, match="go together"):
+        load()

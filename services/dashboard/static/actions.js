@@ -1,11 +1,11 @@
 // What a person may ask of the loop. Each action is confirmed, then sent; what comes of it shows live.
 
-import { post } from "./api.js";
+import { get, post } from "./api.js";
 import { at, button, element } from "./dom.js";
 import { current } from "./filters.js";
 import { count, dayAndTime, word } from "./strings.js";
 
-const COMMANDS = ["run", "reembed", "rollback", "pause", "resume"];
+const COMMANDS = ["run", "reembed", "rollback", "pause", "resume", "webhook"];
 const HOURS = [1, 24, 168];
 const RECENT = 20;
 /** What tells that a command is carried out, and how that is worded. */
@@ -14,17 +14,19 @@ const ENDS = {
   "retrain.completed": ["emitted", "action.ended"],
   "loop.paused": ["processed", "action.pause.seen"],
   "loop.resumed": ["processed", "action.resume.seen"],
+  "webhook.test": ["processed", "action.webhook.seen"],
 };
 
 export class Actions {
   constructor(access) {
-    Object.assign(this, { access, summary: null, command: null, awaited: null, recent: [] });
+    Object.assign(this, { access, summary: null, command: null, awaited: null, recent: [], asked: null });
     this.dialog = at("action-dialog");
     this.buttons = COMMANDS.map((command) =>
       button(word(`action.${command}`), () => this.#ask(command), {
         "data-command": command,
         "aria-describedby": "actions-hint",
         disabled: true,
+        hidden: command === "webhook",
       }),
     );
     at("actions").replaceChildren(...this.buttons);
@@ -41,8 +43,20 @@ export class Actions {
       each.disabled = !may.admin || Boolean(nowhere);
       each.title = nowhere ? word("action.nowhere") : "";
     }
-    const hint = may.admin ? null : this.access.locked("admin");
-    at("actions-hint").replaceChildren(...(hint ? [hint] : []));
+    if (may.admin !== this.asked) this.#webhook();
+    this.asked = may.admin;
+    if (!may.admin) at("actions-hint").replaceChildren(this.access.locked("admin"));
+  }
+
+  /** Its button is there only where a webhook is; one that is switched off is said. Returns how it does. */
+  async #webhook() {
+    const admin = this.access.may.admin;
+    const { webhook } = admin ? await get("/dashboard/webhook").catch(() => ({})) : {};
+    this.buttons.at(-1).hidden = !webhook;
+    const { host, disabled_at: off, disabled_reason: reason } = webhook ?? {};
+    const said = off ? [element("p", { class: "hint" }, word("action.webhook.off", [host, reason]))] : [];
+    if (admin) at("actions-hint").replaceChildren(...said);
+    return webhook;
   }
 
   /** Something has happened: say so, if it is what was asked for. */
@@ -54,8 +68,19 @@ export class Actions {
       return;
     }
     this.awaited = null;
+    if (step.type === "webhook.test") {
+      this.#tested();
+      return;
+    }
     const link = element("a", { href: `#run-${step.run}` }, word("action.seen"));
     at("actions-done").replaceChildren(word(key), ...(step.type === "feedback.evaluate" ? [" ", link] : []));
+  }
+
+  async #tested() {
+    const webhook = await this.#webhook();
+    const failure = webhook?.test_failure;
+    const said = failure ? word("action.webhook.failed", [failure]) : word("action.webhook.seen");
+    at("actions-done").textContent = said;
   }
 
   /** Generations that a rollback may go back to, newest first. */
@@ -76,6 +101,7 @@ export class Actions {
   }
 
   #fields(command) {
+    if (command === "webhook") return [element("input", { type: "hidden", name: "app", value: "default" })];
     const apps = this.summary?.apps ?? [];
     const app = current().get("app") ?? (apps.includes("default") || !apps.length ? "default" : apps[0]);
     const fields = apps.length > 1 ? [select("app", "filter.app", apps.map((each) => [each, each]), app)] : [];
