@@ -48,6 +48,8 @@ PURE = [
     "services.embedder.postings",
     "services.notifier.blocks",
     "services.notifier.messages",
+    "services.notifier.notice",
+    "services.notifier.telling",
     "services.notifier.weekly",
     "services.schedule.plan",
     "shared.answers",

@@ -21,6 +21,8 @@ from services.up import SERVICES
 from shared.database import Database
 from shared.runtime import Runtime
 from tests.support.browser import Tabs
+from tests.support.receiver import Fault as WebhookFault
+from tests.support.receiver import Receiver
 
 TOKEN = "a-token-of-thirty-two-characters"
 HOSTILE = (
@@ -330,6 +332,19 @@ async def test_token_can_be_removed(loop: Loops, tabs: Tabs) -> None:
     await page.locator("#token-remove").click()
     await expect(page.locator("#locked")).to_be_visible()
     assert await page.evaluate("localStorage.length") == 0
+
+
+async def test_webhook_is_tested_from_the_page(loop: Loops, tabs: Tabs) -> None:
+    async with Receiver() as receiver:
+        running = await loop(**receiver.settings)
+        page = (await tabs.open(f"{running.url}/?lang=en")).page
+        await expect(page.locator("#link")).to_have_text("Live")
+        receiver.next(WebhookFault(status=503))
+        for said in ("has not taken the test message: answered HTTP 503", "has taken the test message."):
+            await page.locator("[data-command=webhook]").click()
+            await page.locator("#action-send").click()
+            await expect(page.locator("#actions-done")).to_contain_text(said)
+    assert receiver.types == ["webhook.test"]
 
 
 async def test_pause_and_resume_reach_the_loop(loop: Loops, tabs: Tabs, database: Database) -> None:

@@ -120,6 +120,8 @@ def test_secrets_are_shown_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, f"trigger={CANARY * 6}")  # long enough for a key, and a role's password
     monkeypatch.setenv("DATABASE_URL", f"postgresql://u:{CANARY}@host/db")
     monkeypatch.setenv("AMQP_URL", f"amqp://u:{CANARY}@host/")
+    monkeypatch.setenv("WEBHOOK_URL", f"https://host/{CANARY}")
+    monkeypatch.setenv("WEBHOOK_SECRET", f"whsec_{CANARY * 6}")
     monkeypatch.setenv("SLACK_CHANNEL", "#reports")
     settings = load()
     for shown in (repr(settings), str(settings), settings.model_dump_json(), str(settings.model_dump())):
