@@ -156,7 +156,7 @@ ROLES = {
             "report_vote": "select",
             "run_status": "select",
         },
-        emits=(*_COMMANDS, "webhook.disabled"),
+        emits=(*_COMMANDS, "webhook.disabled", "loop.failed"),
         queues=("notifier", "webhook"),
     ),
     "dashboard": Role(
