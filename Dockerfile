@@ -1,11 +1,14 @@
 FROM python:3.13-slim AS build
 RUN python -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ONLY_BINARY=:all: PIP_CONSTRAINT=requirements.lock
+# Extras of pyproject.toml: `otel` for traces
+ARG EXTRAS=
 WORKDIR /build
 COPY . .
 # The lock holds the development tools too; as a constraint it pins only what is installed here.
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip install setuptools && pip install --no-build-isolation . && pip uninstall --yes setuptools
+    pip install setuptools && pip install --no-build-isolation ".${EXTRAS:+[$EXTRAS]}" && \
+    pip uninstall --yes setuptools
 
 FROM python:3.13-slim
 # /data holds the embedded PostgreSQL, used when DATABASE_URL is not set: mount a volume there to keep it.

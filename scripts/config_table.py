@@ -72,6 +72,11 @@ KOREAN = {
     "Set by Render itself: the public URL of this service": "Render가 직접 설정합니다. 이 서비스의 공개 URL",
     "Logs for people or as JSON lines": "사람이 읽는 로그 또는 JSON 줄 로그",
     "Least level logged": "기록할 최소 로그 레벨",
+    "OpenTelemetry collector that traces go to (OTLP over HTTP), such as `http://localhost:4318`; needs the"
+    " extra `otel`; not set: no traces": (
+        "트레이스를 보낼 OpenTelemetry 수집기(OTLP over HTTP, 예: `http://localhost:4318`). 추가 설치"
+        " `otel`이 필요합니다. 비워 두면 트레이스를 남기지 않습니다"
+    ),
     "Bearer token for `/run-feedback-loop` and `/events`; not set: open to anyone": (
         "`/run-feedback-loop`와 `/events`의 Bearer 토큰. 비워 두면 누구나 호출할 수 있습니다"
     ),

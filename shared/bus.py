@@ -97,6 +97,8 @@ class Bus(Protocol):
     """Every method raises `BusError` when the bus cannot take it within its time limit."""
 
     topology: Topology
+    system: str
+    """What carries the messages, as OpenTelemetry names it."""
 
     async def connect(self) -> None: ...
 

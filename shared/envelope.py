@@ -22,6 +22,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from shared.events import NAMESPACE, REGISTRY, Event, FeedbackEvaluate
+from shared.tracing import here
 
 __all__ = [
     "STRUCTURED",
@@ -63,6 +64,7 @@ class Envelope:
         id: the event's id; a CloudEvents id that is no UUID is folded into one with its source.
         correlation: the run (or other root event) that this event descends from.
         cause: the event this one follows from; None for a root.
+        traceparent: what it descends from in a trace: the step that wrote it, or, on the wire, that sent it.
         anonymous: the sender gave no id; `id` is a placeholder until the event's run is known.
     """
 
@@ -84,7 +86,7 @@ class Envelope:
     def root(cls, event: Event, source: str, id: uuid.UUID | None = None) -> Envelope:
         """A new event that follows from no other."""
         id = id or uuid.uuid4()
-        return cls(id=id, event=event, source=source, correlation=id)
+        return cls(id=id, event=event, source=source, correlation=id, traceparent=here().traceparent)
 
     def follow(self, event: Event, consumer: str) -> Envelope:
         """The envelope of an event that `consumer` derives from this one."""
@@ -94,7 +96,7 @@ class Envelope:
             source=f"/feedback-loop/{consumer}",
             correlation=self.correlation,
             cause=self.id,
-            traceparent=self.traceparent,
+            traceparent=here().traceparent or self.traceparent,
         )
 
     def with_event(self, event: Event, id: uuid.UUID) -> Envelope:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from shared.database import DatabaseUnavailable, is_unavailable
+from shared.tracing import alone
 
 __all__ = ["Gathering", "share"]
 
@@ -68,7 +69,7 @@ class Gathering(Generic[Item, Done]):
         entry: _Entry[Item, Done] = _Entry(item, asyncio.get_running_loop().create_future())
         self._waiting.append(entry)
         if self._writer is None:
-            self._writer = asyncio.create_task(self._work())
+            self._writer = alone(self._work())
         return await entry.done
 
     async def _work(self) -> None:

@@ -16,7 +16,9 @@ from aiohttp import web, web_response
 
 from shared import cors, http
 from shared.access import Guard
+from shared.serving import seen
 from shared.settings import Settings
+from shared.sight import Sight
 
 __all__ = ["serve"]
 
@@ -28,7 +30,11 @@ request into a connection that is just being closed."""
 
 
 async def serve(
-    routes: Iterable[web.AbstractRouteDef], settings: Settings, guard: Guard, shutdown: float = 5
+    routes: Iterable[web.AbstractRouteDef],
+    settings: Settings,
+    guard: Guard,
+    sight: Sight,
+    shutdown: float = 5,
 ) -> web.AppRunner:
     """Bind the port and answer.
 
@@ -41,7 +47,8 @@ async def serve(
     # aiohttp names its version and Python's, also in answers that no middleware sees.
     web_response.SERVER_SOFTWARE = "feedback-loop"  # type: ignore[attr-defined]
     app = web.Application(
-        middlewares=[_headers_read, http.errors, guard.strangers], client_max_size=http.SMALL_BODY
+        middlewares=[_headers_read, seen(sight), http.errors, guard.strangers],
+        client_max_size=http.SMALL_BODY,
     )
     app.on_response_prepare.append(cors.marker(settings))
     app.add_routes(routes)

@@ -110,6 +110,8 @@ class _Subscription:
 class MemoryBus:
     """See `shared.bus.Bus`."""
 
+    system = "feedback_loop"
+
     def __init__(self, topology: Topology | None = None) -> None:
         self.topology = topology or Topology()
         self.dead: list[tuple[str, Message, str]] = []

@@ -15,9 +15,12 @@ from uuid import UUID
 
 from asyncpg import Record
 
-from shared.bus import RELAYED, Bus, BusError, Unroutable
+from shared.bus import RELAYED, Bus, BusError, Unroutable, with_headers
 from shared.database import Connection, Database, dump_json, is_unavailable
-from shared.envelope import Envelope, InvalidMessage, Message, encode, from_json, to_json
+from shared.envelope import Envelope, InvalidMessage, from_json, to_json
+from shared.metrics import Metrics
+from shared.sight import Sight
+from shared.tracing import alone
 
 __all__ = ["INSERT", "Outbox", "columns"]
 
@@ -64,6 +67,10 @@ order by o.created_at
 limit $4
 for update of o skip locked
 """
+_LEFT = """
+select count(*) as open, coalesce(extract(epoch from now() - min(created_at)), 0)::double precision as oldest
+from feedback_loop.outbox where done_at is null
+"""
 _DONE = """
 update feedback_loop.outbox o set done_at = now()
 where o.done_at is null
@@ -89,9 +96,12 @@ where event_id in (select event_id from feedback_loop.outbox
 class Outbox:
     """Writes, publishes and relays events of one process."""
 
-    def __init__(self, database: Database, bus: Bus, grace: float = GRACE) -> None:
+    def __init__(
+        self, database: Database, bus: Bus, grace: float = GRACE, sight: Sight | None = None
+    ) -> None:
         self._database = database
         self._bus = bus
+        self._sight = sight or Sight(Metrics())
         self._grace = grace
         self.while_open: Callable[[], Awaitable[None]] | None = None
         """Called now and then while events are open: there is work that must not fall asleep."""
@@ -126,7 +136,7 @@ class Outbox:
         except BusError as error:
             log.warning("published later by the relay: %s", error)
         if self._to_note and (self._noting is None or self._noting.done()):
-            self._noting = asyncio.create_task(self._note_later())
+            self._noting = alone(self._note_later())
 
     async def _publish(self, envelopes: Sequence[Envelope]) -> None:
         if not envelopes:
@@ -134,7 +144,7 @@ class Outbox:
         self.watch()
         # All at once: one that is unroutable must not hold up the others.
         results = await asyncio.gather(
-            *(self._bus.publish(encode(envelope)) for envelope in envelopes), return_exceptions=True
+            *(self._send(envelope) for envelope in envelopes), return_exceptions=True
         )
         taken = [envelope.id for envelope, result in zip(envelopes, results, strict=True) if result is None]
         self._published.update(taken)
@@ -142,6 +152,11 @@ class Outbox:
         for result in results:
             if result is not None:
                 raise result
+
+    async def _send(self, envelope: Envelope) -> None:
+        with self._sight.publishing(envelope, self._bus) as message:
+            await self._bus.publish(message)
+        self._sight.metrics.published.add(envelope.type)
 
     async def _note_later(self) -> None:
         while self._to_note:
@@ -183,9 +198,11 @@ class Outbox:
         while await self._relay_batch(start) == _BATCH:
             pass
         async with self._database.connection() as connection:
-            return int(
-                await connection.fetchval("select count(*) from feedback_loop.outbox where done_at is null")
-            )
+            row = await connection.fetchrow(_LEFT)
+        assert row is not None
+        self._sight.metrics.outbox_open.set(row["open"])
+        self._sight.metrics.outbox_oldest.set(row["oldest"])
+        return int(row["open"])
 
     async def _relay_batch(self, before: datetime | None) -> int:
         """Send up to a hundred open events again. Returns how many."""
@@ -215,23 +232,25 @@ class Outbox:
 
     async def _resend(self, row: Record) -> bool:
         """Whether every consumer that misses it has a queue."""
-        message = encode(from_json(row["envelope"]))
-        message = Message(message.routing_key, {**message.headers, RELAYED: "1"}, message.body)
+        envelope = from_json(row["envelope"])
         # To the consumers that miss it, not through the exchange: a lost binding is mended too.
         sent = True
         for consumer in row["missing"]:
             try:
-                await self._bus.send(consumer, message)
+                with self._sight.publishing(envelope, self._bus, consumer) as message:
+                    await self._bus.send(consumer, with_headers(message, **{RELAYED: "1"}))
             except Unroutable as error:
                 log.warning("cannot relay %s yet: %s", row["event_id"], error)
                 sent = False
+            else:
+                self._sight.metrics.relayed.add(envelope.type)
         return sent
 
     def watch(self) -> None:
         """Look after open events until there are none; idle, nothing polls the database."""
         self._pause = self._grace
         if self._watch is None or self._watch.done():
-            self._watch = asyncio.create_task(self._look_after())
+            self._watch = alone(self._look_after())
 
     async def close(self) -> None:
         """Stop looking, and note what is published and not noted yet."""

@@ -3,13 +3,18 @@
 Guaranteed of a session with `no_redirects`: an answer that leads elsewhere ends the call, so no token and no
 body follows it, also where the library in between would. Not guaranteed: that a library asks no other host
 by itself. TLS is verified as aiohttp does by default; nothing here turns that off.
+
+A session with `traced` makes each call a span, where the step that calls is one. The trace ends there: other
+people's services are not told of it.
 """
 
 from __future__ import annotations
 
 import aiohttp
 
-__all__ = ["Redirected", "no_redirects"]
+from shared.tracing import here, span
+
+__all__ = ["Redirected", "no_redirects", "traced"]
 
 
 class Redirected(aiohttp.ClientError):
@@ -33,3 +38,23 @@ async def no_redirects(
         response.close()
         raise Redirected(response.status)
     return response
+
+
+async def traced(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """A client middleware. Path and query stay out of the span: a webhook's are its secret."""
+    place = here()
+    if place.tracer is None:
+        return await send(request)
+    attributes: dict[str, str | int] = {
+        "http.request.method": request.method,
+        "server.address": request.url.host or "",
+        "server.port": request.url.port or 0,
+    }
+    with span(
+        place.tracer, "client", request.method, place.traceparent, attributes, place.run, place.event
+    ) as made:
+        response = await send(request)
+        made.note({"http.response.status_code": response.status})
+        if response.status >= 400:
+            made.fail(str(response.status))
+        return response

@@ -121,6 +121,8 @@ class RabbitBus:
         declares: False where the user may declare nothing: what there should be is only looked at.
     """
 
+    system = "rabbitmq"
+
     def __init__(self, url: str, topology: Topology | None = None, declares: bool = True) -> None:
         self.topology = topology or Topology()
         self._url = url

@@ -44,6 +44,10 @@ OPERATIONS: Operations = {
     ("GET", "/readyz"): Operation(
         "Whether everything is connected and consuming", {200: Answer("It is", Ready)}, fails=(503,)
     ),
+    ("GET", "/metrics"): Operation(
+        "What this process counts, for Prometheus",
+        {200: Answer("Its text format, or OpenMetrics as `Accept` says", str, "text/plain")},
+    ),
     ("GET", "/openapi.json"): Operation("This document", {200: Answer("OpenAPI 3.1", dict[str, Any])}),
     **{
         ("GET", path): Operation("This document, for people", {200: Answer("A file of the page", str, media)})

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,8 +24,11 @@ from shared.envelope import Envelope, InvalidMessage, Message, decode, encode, e
 from shared.events import Event, LoopFailed
 from shared.failures import Reject, Retry, Unavailable
 from shared.inbox import Inbox
+from shared.metrics import INVALID, Metrics, Outcome
 from shared.outbox import Outbox
+from shared.parking import Parking
 from shared.requester import printable
+from shared.sight import Sight
 from shared.work import Duplicate, UnitOfWork
 
 __all__ = ["Adopt", "Registration", "Router"]
@@ -39,7 +43,6 @@ MOST_DELIVERIES = 20
 """Deliveries without an acknowledgement before an event counts as one that kills its process."""
 _LONGEST_REASON = 1000
 _PARKED = 5.0
-_LONGEST_PROBE = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,7 @@ class Router:
         adopt: Adopt,
         prefetch: int = 4,
         announces: bool = True,
+        sight: Sight | None = None,
     ) -> None:
         self.consumer = consumer
         self._handlers = {registration.event.type: registration for registration in registrations}
@@ -90,7 +94,9 @@ class Router:
         self._announces = announces
         self._subscription: Subscription | None = None
         self._in_flight: set[asyncio.Task[None]] = set()
-        self._waiting_for: dict[str, asyncio.Task[None]] = {}
+        self._sight = sight or Sight(Metrics())
+        self._sight.metrics.consumes(consumer, list(self._handlers))
+        self._parking = Parking(consumer, lambda: self._subscription, self._sight.metrics)
 
     # --- life ---------------------------------------------------------------------------
 
@@ -106,8 +112,7 @@ class Router:
     async def drain(self, deadline: float) -> None:
         """Take nothing new, and give what is in flight `deadline` seconds to end; what does not is
         cancelled, rolls back and comes again elsewhere."""
-        for probe in self._waiting_for.values():
-            probe.cancel()
+        self._parking.close()
         # Nothing can resume it from here on, not even a dependency that comes back meanwhile.
         subscription, self._subscription = self._subscription, None
         if subscription is not None:
@@ -125,8 +130,8 @@ class Router:
         """Why this consumer takes nothing, or None when it does."""
         if self._subscription is None:
             return f"{self.consumer} is not consuming yet"
-        if self._waiting_for:
-            return f"{self.consumer} waits for {', '.join(self._waiting_for)}"
+        if waiting := self._parking.dependencies:
+            return f"{self.consumer} waits for {', '.join(waiting)}"
         return None
 
     # --- one delivery -------------------------------------------------------------------
@@ -151,6 +156,12 @@ class Router:
         except InvalidMessage as error:
             await self._bury_invalid(delivery, printable(str(error), _LONGEST_REASON))
             return
+        with self._sight.handling(envelope, self._bus, self.consumer) as seen:
+            seen.outcome = await self._end_of(envelope, delivery)
+            await delivery.ack()
+
+    async def _end_of(self, envelope: Envelope, delivery: Delivery) -> Outcome:
+        """Deal with an event; afterwards its delivery may be acknowledged."""
         try:
             envelope = await self._adopt(envelope)
             suspicious = delivery.redelivered or RELAYED in delivery.message.headers
@@ -158,37 +169,42 @@ class Router:
             if deliveries > MOST_DELIVERIES:
                 # A hook that raises, or kills, must not keep the event for ever either.
                 hook = deliveries <= 2 * MOST_DELIVERIES
-                await self._give_up(envelope, "it was delivered again and again, and never finished", hook)
-            else:
-                await self._attempt(envelope)
+                return await self._give_up(
+                    envelope, "it was delivered again and again, and never finished", hook
+                )
+            return await self._attempt(envelope)
         except Unavailable as error:
-            await self._park(encode(envelope), error)
+            return await self._park(encode(envelope), error)
         except Exception as error:
             if not is_unavailable(error):
                 raise
             # An anonymous event has no id to write yet: it waits as it came.
             parked = delivery.message if envelope.anonymous else encode(envelope)
             reason = f"{type(error).__name__}: {error}"
-            await self._park(parked, Unavailable("the database", reason, self._database.ping))
-        await delivery.ack()
+            return await self._park(parked, Unavailable("the database", reason, self._database.ping))
 
-    async def _attempt(self, envelope: Envelope) -> None:
+    async def _attempt(self, envelope: Envelope) -> Outcome:
         """Handle the event once; afterwards it is done, on a retry queue, or given up."""
         try:
             produced = await self._handle(envelope)
         except Duplicate:
-            await self._finish_earlier(envelope)
-            return
+            return await self._finish_earlier(envelope)
         except Unavailable:
             raise
         except Reject as error:
-            await self._give_up(envelope, printable(str(error), _LONGEST_REASON))
-            return
+            return await self._give_up(envelope, printable(str(error), _LONGEST_REASON))
         except Exception as error:
             if is_unavailable(error):
                 raise
-            await self._fail(envelope, error)
-            return
+            return await self._fail(envelope, error)
+        self._sight.metrics.consumed(envelope.event)
+        await self._follow(produced)
+        return "processed"
+
+    async def _follow(self, produced: Sequence[Envelope]) -> None:
+        """Publish what has been committed."""
+        for envelope in produced:
+            self._sight.metrics.produced(envelope.event, time.time())
         await self._outbox.publish_soon(produced)
 
     async def _handle(self, envelope: Envelope) -> list[Envelope]:
@@ -205,23 +221,23 @@ class Router:
                     raise
         raise AssertionError("unreachable")
 
-    async def _finish_earlier(self, envelope: Envelope) -> None:
+    async def _finish_earlier(self, envelope: Envelope) -> Outcome:
         """Do what the delivery that committed may not have come to: publish, or bury."""
         await self._outbox.publish_soon(await self._outbox.unpublished(envelope.id, self.consumer))
         reason = await self._inbox.unburied(envelope.id)
         if reason is not None:
             await self._bury(envelope, reason)
+        return "duplicate"
 
     # --- failures -----------------------------------------------------------------------
 
-    async def _fail(self, envelope: Envelope, error: Exception) -> None:
+    async def _fail(self, envelope: Envelope, error: Exception) -> Outcome:
         """Count the failure; then the next rung of the ladder, or the end."""
         reason = printable(f"{type(error).__name__}: {error}", _LONGEST_REASON)
         ladder = self._bus.topology.ladder
         failures = await self._inbox.count_failure(envelope, reason)
         if failures > len(ladder):
-            await self._give_up(envelope, reason)
-            return
+            return await self._give_up(envelope, reason)
         delay = self._bus.topology.rung(error.after) if isinstance(error, Retry) else ladder[failures - 1]
         await self._inbox.postpone(envelope, delay)
         if isinstance(error, Retry):
@@ -229,8 +245,9 @@ class Router:
         else:
             log.error("%s: %s failed, again in %g s", self.consumer, envelope.type, delay, exc_info=error)
         await self._bus.send(self.consumer, encode(envelope), delay)
+        return "retried"
 
-    async def _give_up(self, envelope: Envelope, reason: str, hook: bool = True) -> None:
+    async def _give_up(self, envelope: Envelope, reason: str, hook: bool = True) -> Outcome:
         registration = self._handlers[envelope.type]
         failures = await self._inbox.failures(envelope.id)
         try:
@@ -244,11 +261,11 @@ class Router:
                 produced = [envelope.follow(event, self.consumer) for event in following]
                 work.emit(produced)
         except Duplicate:
-            await self._finish_earlier(envelope)
-            return
+            return await self._finish_earlier(envelope)
         log.error("%s: gave up on %s %s: %s", self.consumer, envelope.type, envelope.id, reason)
-        await self._outbox.publish_soon(produced)
+        await self._follow(produced)
         await self._bury(envelope, reason)
+        return "dead"
 
     async def _bury(self, envelope: Envelope, reason: str) -> None:
         await self._bus.bury(self.consumer, encode(envelope), reason)
@@ -269,6 +286,7 @@ class Router:
         log.error("%s: invalid message: %s", self.consumer, reason)
         await self._bus.bury(self.consumer, delivery.message, reason)
         await delivery.ack()
+        self._sight.metrics.handled.add(self.consumer, INVALID, "dead")
         if self._announces:
             await self._announce_invalid(delivery, reason)
 
@@ -289,26 +307,8 @@ class Router:
 
     # --- dependencies that are down -----------------------------------------------------
 
-    async def _park(self, message: Message, error: Unavailable) -> None:
+    async def _park(self, message: Message, error: Unavailable) -> Outcome:
         """Put the event aside with no attempt burnt, and consume nothing until the probe succeeds."""
         await self._bus.send(self.consumer, message, _PARKED)
-        if error.dependency not in self._waiting_for:
-            log.warning("%s: paused: %s", self.consumer, error)
-            self._waiting_for[error.dependency] = asyncio.create_task(self._wait_for(error))
-
-    async def _wait_for(self, error: Unavailable) -> None:
-        pause = 1.0
-        while True:
-            try:
-                if self._subscription is not None:
-                    await self._subscription.pause()
-                await asyncio.sleep(pause)
-                await error.probe()
-                if len(self._waiting_for) == 1 and self._subscription is not None:
-                    await self._subscription.resume()
-                break
-            except Exception as still:
-                log.debug("%s: still waiting for %s: %s", self.consumer, error.dependency, still)
-            pause = min(pause * 2, _LONGEST_PROBE)
-        del self._waiting_for[error.dependency]
-        log.info("%s: resumed: %s is back", self.consumer, error.dependency)
+        self._parking.wait_for(error)
+        return "parked"

@@ -6,7 +6,7 @@ All times are the database's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -15,6 +15,7 @@ from shared.envelope import Envelope, from_json
 from shared.events import FeedbackEvaluate
 from shared.outbox import Outbox
 from shared.requester import requester
+from shared.tracing import here
 
 __all__ = ["SOURCE", "Hit", "Run", "adopt", "hit"]
 
@@ -29,6 +30,7 @@ class Hit:
         as_of: which votes count, where the caller may say; None: those up to now.
         key: an idempotency key; a hit with one never joins another run, and makes at most one.
         times: how many requests this stands for.
+        traceparent: the request's place in a trace; its event descends from there, if it starts a run.
     """
 
     app: str
@@ -38,6 +40,7 @@ class Hit:
     as_of: datetime | None = None
     key: str | None = None
     times: int = 1
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +100,7 @@ async def hit(connection: Connection, outbox: Outbox, request: Hit, trigger_wind
         requested_by=found["requested_by"],
         scheduled=found["scheduled"],
     )
-    envelope = Envelope.root(event, SOURCE, id=found["id"])
+    envelope = replace(Envelope.root(event, SOURCE, id=found["id"]), traceparent=request.traceparent)
     await outbox.add(connection, [envelope])  # there already where the hit joined
     stored = await connection.fetchrow(
         "select envelope, published_at is not null as published"
@@ -122,7 +125,13 @@ async def adopt(
     by = requester(None, event.requested_by or envelope.source)
     async with database.transaction() as connection:
         if envelope.anonymous:
-            request = Hit(event.app, by, event.window, as_of=event.as_of)
+            request = Hit(
+                event.app,
+                by,
+                event.window,
+                as_of=event.as_of,
+                traceparent=here().traceparent or envelope.traceparent,
+            )
             run = await hit(connection, outbox, request, trigger_window)
             return envelope.with_event(run.envelope.event, run.id)
         await connection.execute(

@@ -8,32 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from datetime import timedelta
-from typing import TYPE_CHECKING
 
 import aiohttp
 from aiohttp import web
 
-from shared import http, reference, runs
-from shared.access import Guard
+from shared import reference
 from shared.asyncapi import Party
 from shared.bus import Bus, BusError, Topology
-from shared.contract import Contract
 from shared.database import Database, DatabaseUnavailable
 from shared.embedded import start_postgres
-from shared.envelope import Envelope
+from shared.health import Health
+from shared.kernel import Builder, Hook, Kernel, Service
 from shared.listener import serve
 from shared.memory import MemoryBus
+from shared.metrics import Metrics
 from shared.openapi import Group, document
 from shared.outbox import Outbox
-from shared.router import Registration, Router
+from shared.router import Router
 from shared.settings import Settings
-
-if TYPE_CHECKING:
-    from shared.embedding.models import Embedder
+from shared.sight import Sight
+from shared.telemetry import make_tracer
 
 __all__ = ["Builder", "Kernel", "Runtime", "Service", "running"]
 
@@ -42,84 +38,6 @@ log = logging.getLogger(__name__)
 DRAIN = 14.0
 """Seconds for what is in flight at SIGTERM. With all that follows it stays within the thirty after
 which platforms kill."""
-
-Hook = Callable[[], Awaitable[None]]
-
-
-@dataclass(slots=True)
-class Kernel:
-    """What a service is built on."""
-
-    settings: Settings
-    database: Database
-    bus: Bus
-    outbox: Outbox
-    ready: asyncio.Event = field(default_factory=asyncio.Event)
-    waiting_for: str = "starting"
-    """Why `ready` is not set."""
-    stopping: bool = False
-    """It will not become ready again."""
-    guard: Guard = field(init=False)
-    """Who may call which route."""
-    _embedder: Embedder | None = None
-
-    def __post_init__(self) -> None:
-        self.guard = Guard(self.settings)
-
-    def embedder(self) -> Embedder:
-        """The one embedding model of this process, loaded when it is first used."""
-        if self._embedder is None:
-            from shared.embedding.models import make_embedder  # numpy is slow to import
-
-            self._embedder = make_embedder(self.settings)
-        return self._embedder
-
-    async def close_embedder(self) -> None:
-        if self._embedder is not None:
-            await self._embedder.close()
-
-    @property
-    def trigger_window(self) -> timedelta:
-        return timedelta(minutes=self.settings.trigger_window)
-
-    def require_ready(self) -> None:
-        """Raises `http.NotReady` while the process still connects: routes answer 503 with the reason."""
-        if not self.ready.is_set():
-            raise http.NotReady(self.waiting_for)
-
-    async def adopt(self, envelope: Envelope) -> Envelope:
-        return await runs.adopt(self.database, self.outbox, envelope, self.trigger_window)
-
-
-@dataclass(frozen=True, slots=True)
-class Service:
-    """One service, built and not yet running.
-
-    Attributes:
-        name: also the name of its consumer: its queue and its inbox.
-        routes: its HTTP routes.
-        registrations: the event types it takes; none, and it has no queue.
-        deps: the third argument of its handlers.
-        on_start: runs once when database and bus are there.
-        on_stop: runs at shutdown, before connections close.
-        announces: see `Router`.
-        contract: what its routes do and which events it sends, for whoever calls it.
-        also: services that run wherever this one does, each with a queue of its own.
-    """
-
-    name: str
-    routes: Sequence[web.AbstractRouteDef] = ()
-    registrations: Sequence[Registration] = ()
-    deps: object = None
-    prefetch: int = 4
-    on_start: Hook | None = None
-    on_stop: Hook | None = None
-    announces: bool = True
-    contract: Contract = field(default_factory=lambda: Contract(""))
-    also: Sequence[Service] = ()
-
-
-Builder = Callable[[Kernel], Service]
 
 
 class Runtime:
@@ -139,11 +57,14 @@ class Runtime:
         dsn = settings.database_url.get_secret_value() if settings.database_url else ""
         database = Database(dsn, settings.database_pool_size)
         bus = _make_bus(settings, topology)
-        self.kernel = Kernel(settings, database, bus, Outbox(database, bus))
+        sight = Sight(Metrics())
+        self.kernel = Kernel(settings, database, bus, Outbox(database, bus, sight=sight), sight)
         if settings.render and settings.render_external_url:
             self.kernel.outbox.while_open = self._stay_awake
         built = [build(self.kernel) for build in builders]
         self.services = [each for service in built for each in (service, *service.also)]
+        sight.tracer = make_tracer(settings, [service.name for service in built])
+        self._health = Health(self.kernel, [service.name for service in self.services], self._trouble)
         self.groups = [Group("process", reference.ABOUT, self._own_routes(), reference.OPERATIONS)]
         self.groups += [
             Group(service.name, service.contract.about, service.routes, service.contract.operations)
@@ -218,11 +139,13 @@ class Runtime:
         except BusError as error:
             log.warning("closing the bus: %s", error)
         await self.kernel.database.close()
+        if (tracer := self.kernel.sight.tracer) is not None:
+            await tracer.close()
 
     # --- starting -----------------------------------------------------------------------
 
     async def _serve(self) -> None:
-        self._runner = await serve(self.routes, self.settings, self.kernel.guard)
+        self._runner = await serve(self.routes, self.settings, self.kernel.guard, self.kernel.sight)
 
     async def _connect(self) -> None:
         if self.settings.render and self.settings.database_url is None:
@@ -298,36 +221,23 @@ class Runtime:
             adopt=self.kernel.adopt,
             prefetch=service.prefetch,
             announces=service.announces,
+            sight=self.kernel.sight,
         )
 
     # --- health -------------------------------------------------------------------------
 
     def _own_routes(self) -> list[web.AbstractRouteDef]:
-        guard = self.kernel.guard
         return [
-            # Not limited: an answer costs no more than a refusal, and a platform kills what refuses it.
-            web.get("/healthz", guard.open(self._live, rate="none")),
-            web.get("/readyz", guard.open(self._readiness, rate="ample")),
-            *reference.routes(guard, lambda: document(self.groups)),
+            *self._health.routes(),
+            *reference.routes(self.kernel.guard, lambda: document(self.groups)),
         ]
 
-    async def _live(self, request: web.Request) -> web.Response:
-        return web.json_response({"status": "ok"})
-
-    async def _readiness(self, request: web.Request) -> web.Response:
-        trouble = await self._trouble()
-        if trouble is not None:
-            return http.unavailable(trouble)
-        return web.json_response({"status": "ready", "services": [service.name for service in self.services]})
-
-    async def _trouble(self) -> str | None:
+    def _trouble(self) -> str | None:
+        """Why this process takes nothing, as far as it knows by itself."""
         if not self.kernel.ready.is_set():
             return self.kernel.waiting_for
         troubles = [self.kernel.bus.trouble(), *(router.trouble() for router in self.routers)]
-        first = next((trouble for trouble in troubles if trouble), None)
-        if first is None:
-            await self.kernel.database.ping()
-        return first
+        return next((trouble for trouble in troubles if trouble), None)
 
 
 def _make_bus(settings: Settings, topology: Topology) -> Bus:

@@ -127,6 +127,12 @@ class Settings(BaseSettings):
     )
     log_format: Literal["text", "json"] = Field("text", description="Logs for people or as JSON lines")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level logged")
+    otel_exporter_otlp_endpoint: str | None = Field(
+        None,
+        pattern=r"^https?://\S+$",
+        description="OpenTelemetry collector that traces go to (OTLP over HTTP), such as `http://localhost:4318`;"
+        " needs the extra `otel`; not set: no traces",
+    )
 
     # Trigger
     trigger_token: SecretStr | None = Field(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from services.analyzer import handlers
 from services.analyzer.comments import Listener
 from services.analyzer.operations import CONTRACT
+from services.analyzer.recall import recall
 from shared import policy
 from shared.events import FeedbackEvaluate, LoopPaused, LoopResumed, RetrainCompleted
 from shared.retention import look_after
@@ -33,6 +34,11 @@ def build(kernel: Kernel, embedder: Embedder | None = None) -> Service:
         min_votes=settings.min_votes,
         cooldown=timedelta(days=settings.cooldown_days),
     )
+
+    async def start() -> None:
+        await look_after(kernel.database, settings.retention_days)
+        await recall(kernel.database, kernel.metrics)
+
     listener = Listener(kernel.database, (lambda: embedder) if embedder else kernel.embedder)
     return Service(
         name="analyzer",
@@ -44,5 +50,5 @@ def build(kernel: Kernel, embedder: Embedder | None = None) -> Service:
             Registration(LoopResumed, handlers.resume),
         ],
         deps=handlers.Deps(kernel.database, rules, settings.report_window, listener, settings.retention_days),
-        on_start=lambda: look_after(kernel.database, settings.retention_days),
+        on_start=start,
     )

@@ -57,7 +57,9 @@ class Intake:
             NotReady: the process still connects.
         """
         await self._connected()
-        return await self._singles.add(item)
+        retracted = await self._singles.add(item)
+        self._kernel.metrics.votes.add(_kind(item))
+        return retracted
 
     async def take_all(self, items: Sequence[Vote | Retraction]) -> None:
         """Write these, one after the other, all or none.
@@ -73,6 +75,8 @@ class Intake:
 
         await self._connected()
         await self._in_transaction(write)
+        for item in items:
+            self._kernel.metrics.votes.add(_kind(item))
 
     async def record(self, answers: Sequence[Conversation]) -> None:
         """Record answers, all or none.
@@ -126,6 +130,13 @@ class Intake:
                 if not is_conflict(error) or attempt == ATTEMPTS - 1:
                     raise
         raise AssertionError  # the last attempt returns or raises
+
+
+def _kind(item: Vote | Retraction) -> str:
+    """As the metrics name it."""
+    if isinstance(item, Retraction):
+        return "retracted"
+    return {1: "like", 0: "dislike", None: "addition"}[item.value]
 
 
 async def _none_late(connection: Connection, times: Sequence[datetime | None]) -> None:

@@ -79,7 +79,7 @@ def build(kernel: Kernel, embedder: Embedder | None = None) -> Service:
             Registration(RollbackRequested, rollback.roll_back, rollback.fail_rollback),
         ],
         deps=building.Deps(
-            kernel.database, embedder, settings.knowledge_dir, settings.embedding_batch, study
+            kernel.database, embedder, settings.knowledge_dir, settings.embedding_batch, study, kernel.metrics
         ),
         prefetch=1,  # one batch in hand: no more than that is lost with the process
         on_start=warming.start,

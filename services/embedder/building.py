@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from asyncpg import Record
@@ -35,6 +36,7 @@ from shared.events import (
     Skipped,
 )
 from shared.failures import Reject
+from shared.metrics import Metrics
 from shared.work import UnitOfWork
 
 if TYPE_CHECKING:
@@ -72,6 +74,7 @@ class Deps:
     knowledge: Path | None
     batch: int
     study: Callable[[], Study]
+    metrics: Metrics
 
 
 async def plan(event: Request, work: UnitOfWork, deps: Deps) -> list[Event]:
@@ -191,7 +194,10 @@ async def embed_batch(event: EmbeddingRequested, work: UnitOfWork, deps: Deps) -
 async def _embed(batch: Batch, deps: Deps) -> Vectors | None:
     if not batch.texts:
         return None
+    started = monotonic()
     vectors = await deps.embedder.embed(batch.texts)
+    deps.metrics.batches.observe(monotonic() - started)
+    deps.metrics.chunks.add(by=len(batch.texts))
     if vectors.shape != (len(batch.texts), batch.model.dimensions):
         raise Reject(
             f"{batch.model.name} gave {vectors.shape[1]} dimensions, and {batch.model.dimensions} before:"

@@ -75,5 +75,7 @@ class SearchApi:
         try:
             found = await self._searcher().search(question)
         except (LookupError, Reject, Unavailable) as error:
+            self._kernel.metrics.searches.add("unavailable")
             return http.unavailable(str(error))
+        self._kernel.metrics.searches.add("found" if found.results else "empty")
         return web.json_response(found.public())

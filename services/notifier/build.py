@@ -41,7 +41,7 @@ def build(
     """
     settings = kernel.settings
     destination = _destination(settings, stream, request_timeout)
-    poster = Poster(kernel.database, destination, settings.report_language, timing)
+    poster = Poster(kernel.database, destination, settings.report_language, timing, kernel.metrics)
     slack = Interactivity(kernel)
 
     also = webhook(kernel, webhook_timeout)

@@ -27,6 +27,7 @@ from services.notifier.wording import Language
 from shared.database import Database
 from shared.envelope import Envelope
 from shared.failures import Retry, Unavailable
+from shared.metrics import Metrics
 
 __all__ = ["RESENT", "Poster", "Timing"]
 
@@ -111,11 +112,13 @@ class Poster:
         destination: Destination,
         language: Language,
         timing: Timing | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self.destination = destination
         self._database = database
         self._language = language
         self._timing = timing or Timing()
+        self._metrics = metrics or Metrics()
 
     async def post_once(
         self,
@@ -149,6 +152,7 @@ class Poster:
                 posted, certain = await self._deliver(message, claim)
         except (NotPosted, TimeoutError) as error:
             failure = error if isinstance(error, NotPosted) else Unclear("no answer in time")
+            self._failed(failure)
             async with self._database.connection() as connection:
                 await connection.execute(_RELEASE, key, claim.attempts, failure.maybe)
             if failure.maybe:
@@ -156,6 +160,7 @@ class Poster:
             raise self._verdict(failure, claim) from None
         async with self._database.connection() as connection:
             await connection.execute(_RECORD, key, posted.channel, posted.ts, certain)
+        self._metrics.posts.add(kind)
         return posted
 
     async def offer(
@@ -174,12 +179,14 @@ class Poster:
             async with asyncio.timeout(self._timing.attempt):
                 await post()
         except NotPosted as error:
+            self._failed(error)
             if not error.maybe:  # else the lease stays, and runs out into doubt
                 async with self._database.connection() as connection:
                     await connection.execute(_RELEASE, key, claim.attempts, False)
             raise
         async with self._database.connection() as connection:
             await connection.execute(_RECORD, key, None, None, True)
+        self._metrics.posts.add(kind)
 
     async def report_of(self, run: UUID) -> Posted | None:
         """Where a run's report is; None while it is not posted."""
@@ -216,6 +223,10 @@ class Poster:
         blocks = [*message.blocks, context(mark)] if message.blocks else ()
         marked = replace(message, text=f"{message.text}\n{mark}", blocks=blocks)
         return await self.destination.send(marked), False
+
+    def _failed(self, failure: NotPosted) -> None:
+        if not isinstance(failure, TooEarly):  # else nothing was tried
+            self._metrics.post_failures.add(type(failure).__name__.lower())
 
     def _verdict(self, failure: NotPosted, claim: _Claim) -> Exception:
         """What the router is told. Only an outage burns no attempt, so that its length does not matter."""

@@ -21,7 +21,7 @@ import aiohttp
 from services.notifier.destinations import Message, Posted
 from services.notifier.failures import Down, NotPosted, Refused, Unclear, from_answer
 from services.notifier.phrases import Markup
-from shared.outgoing import Redirected, no_redirects
+from shared.outgoing import Redirected, no_redirects, traced
 
 if TYPE_CHECKING:  # slack_sdk is slow to import, and only needed where Slack is
     from slack_sdk.web.async_client import AsyncWebClient
@@ -265,7 +265,7 @@ def _session(timeout: float) -> aiohttp.ClientSession:
         connector=aiohttp.TCPConnector(force_close=True),
         timeout=aiohttp.ClientTimeout(total=timeout, connect=timeout / 2),
         trust_env=True,
-        middlewares=[no_redirects],  # slack_sdk would follow them, message and all
+        middlewares=[traced, no_redirects],  # slack_sdk would follow them, message and all
     )
 
 

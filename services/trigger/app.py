@@ -28,6 +28,7 @@ from shared.events import FeedbackEvaluate
 from shared.gathering import Gathering
 from shared.requester import CRON_JOB_ORG, requester
 from shared.runtime import Kernel
+from shared.tracing import here
 
 __all__ = ["Trigger"]
 
@@ -64,11 +65,15 @@ class Asked:
     body: HitBody
     by: str
     key: str | None
+    traceparent: str | None = None
 
     def hits(self, apps: Sequence[str]) -> list[runs.Hit]:
         body = self.body
         scheduled = body.scheduled if body.scheduled is not None else self.by == CRON_JOB_ORG
-        return [runs.Hit(app, self.by, body.window, scheduled, body.as_of, self.key) for app in apps]
+        return [
+            runs.Hit(app, self.by, body.window, scheduled, body.as_of, self.key, traceparent=self.traceparent)
+            for app in apps
+        ]
 
 
 class RunsQuery(BaseModel):
@@ -90,7 +95,7 @@ class Trigger:
         if not await self._is_ready():
             return http.unavailable(self._kernel.waiting_for)
         by = requester(request.headers.get("User-Agent"), body.requested_by)
-        started = await _within(self._hits.add(Asked(body, by, key)))
+        started = await _within(self._hits.add(Asked(body, by, key, here().traceparent)))
         ids = ", ".join(str(run.id) for run in started)
         return web.json_response(STARTED, headers={"Feedback-Loop-Run": ids})
 
@@ -156,6 +161,8 @@ class Trigger:
             raise http.BadRequest("source", "is the trigger's own: name yourself", status=422)
         if not await self._is_ready():
             return http.unavailable(self._kernel.waiting_for)
+        if envelope.traceparent is None or "traceparent" in headers:
+            envelope = replace(envelope, traceparent=here().traceparent)
         adopted = await _within(self._take(envelope))
         return web.json_response({"status": "accepted", "run": str(adopted.id)}, status=202)
 

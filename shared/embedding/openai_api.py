@@ -22,6 +22,7 @@ import yarl
 from shared.embedding.texts import SAMPLE, encodable
 from shared.embedding.vectors import Vectors, unit
 from shared.failures import Reject, Unavailable
+from shared.outgoing import traced
 from shared.settings import SettingsError
 
 __all__ = ["OpenAIEmbedder"]
@@ -141,6 +142,7 @@ class OpenAIEmbedder:
             headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
             timeout=self._timeout,
             allow_redirects=False,
+            middlewares=(traced,),
         )
         try:
             async with call as response:

@@ -19,8 +19,13 @@ from shared.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {name.upper() for name in Settings.model_fields}
-THIRD_PARTY = {"postgres", "rabbitmq"}  # their environment is not ours
-PASSWORDS = {"POSTGRES_PASSWORD", "RABBITMQ_PASSWORD", *(f"{name.upper()}_PASSWORD" for name in ROLES)}
+THIRD_PARTY = {"postgres", "rabbitmq", "prometheus", "grafana"}  # their environment is not ours
+PASSWORDS = {
+    "POSTGRES_PASSWORD",
+    "RABBITMQ_PASSWORD",
+    "GRAFANA_PASSWORD",
+    *(f"{name.upper()}_PASSWORD" for name in ROLES),
+}
 COMPOSE_ONLY = PASSWORDS | {"BIND"}  # explained at the top of the file
 
 # The fields of Render's Blueprint reference that a web service on the free plan can have.
