@@ -14,11 +14,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, MutableSequence, Sequence
+from contextvars import Context
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from shared.database import DatabaseUnavailable, is_unavailable
-from shared.tracing import alone
 
 __all__ = ["Gathering", "share"]
 
@@ -69,7 +69,7 @@ class Gathering(Generic[Item, Done]):
         entry: _Entry[Item, Done] = _Entry(item, asyncio.get_running_loop().create_future())
         self._waiting.append(entry)
         if self._writer is None:
-            self._writer = alone(self._work())
+            self._writer = asyncio.create_task(self._work(), context=Context())
         return await entry.done
 
     async def _work(self) -> None:

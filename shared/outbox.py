@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextvars import Context
 from datetime import datetime
 from uuid import UUID
 
@@ -20,7 +21,6 @@ from shared.database import Connection, Database, dump_json, is_unavailable
 from shared.envelope import Envelope, InvalidMessage, from_json, to_json
 from shared.metrics import Metrics
 from shared.sight import Sight
-from shared.tracing import alone
 
 __all__ = ["INSERT", "Outbox", "columns"]
 
@@ -136,7 +136,7 @@ class Outbox:
         except BusError as error:
             log.warning("published later by the relay: %s", error)
         if self._to_note and (self._noting is None or self._noting.done()):
-            self._noting = alone(self._note_later())
+            self._noting = asyncio.create_task(self._note_later(), context=Context())
 
     async def _publish(self, envelopes: Sequence[Envelope]) -> None:
         if not envelopes:
@@ -250,7 +250,7 @@ class Outbox:
         """Look after open events until there are none; idle, nothing polls the database."""
         self._pause = self._grace
         if self._watch is None or self._watch.done():
-            self._watch = alone(self._look_after())
+            self._watch = asyncio.create_task(self._look_after(), context=Context())
 
     async def close(self) -> None:
         """Stop looking, and note what is published and not noted yet."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextvars import Context
 
 from shared.bus import Subscription
 from shared.failures import Unavailable
 from shared.metrics import Metrics
-from shared.tracing import alone
 
 __all__ = ["Parking"]
 
@@ -40,7 +40,7 @@ class Parking:
         if error.dependency not in self._probes:
             log.warning("%s: paused: %s", self._consumer, error)
             self._metrics.parked.set(1, self._consumer)
-            self._probes[error.dependency] = alone(self._probe(error))
+            self._probes[error.dependency] = asyncio.create_task(self._probe(error), context=Context())
 
     def close(self) -> None:
         for probe in self._probes.values():

@@ -4,25 +4,22 @@ An HTTP request, or an event, opens a *place*; whatever event is written there d
 a call to another host. That holds without tracing too: a `traceparent` that comes in goes out with every
 event that follows. With a tracer (`otel.py`) each place is a span as well.
 
-Pure bookkeeping in a context variable. Not carried: `tracestate`, and anything into a task that serves many
-(those start in a context of their own, see `alone`).
+Pure bookkeeping in a context variable. Tasks that serve many start in an empty context, though one request or
+event was the first to need them. Not carried: `tracestate`.
 
 Source: W3C Trace Context, https://www.w3.org/TR/trace-context/#traceparent-header
 """
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from contextvars import Context, ContextVar
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Literal, Protocol
 
-__all__ = ["OFF", "Attributes", "Kind", "Place", "Span", "Tracer", "alone", "here", "span", "well_formed"]
-
-T = TypeVar("T")
+__all__ = ["OFF", "Attributes", "Kind", "Place", "Span", "Tracer", "here", "span", "well_formed"]
 
 Kind = Literal["server", "consumer", "producer", "client"]
 Attributes = Mapping[str, str | int]
@@ -126,8 +123,3 @@ def _at(place: Place) -> Iterator[None]:
         yield
     finally:
         _place.reset(token)
-
-
-def alone(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-    """A task that belongs to no request and no event, though one of them was the first to need it."""
-    return asyncio.create_task(work, context=Context())
