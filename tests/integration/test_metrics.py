@@ -155,7 +155,7 @@ async def test_paths_that_lead_nowhere_make_no_series_of_their_own(start: Start)
     client = Client(await start([trigger]))
     for path in ("/a", "/b"):
         await client.ask("GET", path)
-    await client.ask("BREW", "/a")
+    await client.ask("PROPFIND", "/a")
     await client.ask("DELETE", "/run-feedback-loop")
     found = await client.scrape()
     nowhere = {
