@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import AwareDatetime
 
 from shared.contract import Shape
-from shared.events import Outcome, Verdict
+from shared.events import Because, Outcome, Verdict
 
 __all__ = ["Done", "Problem", "Ready", "Run", "Unavailable"]
 
@@ -61,6 +61,8 @@ class Run(Shape):
     reason: str | None
     """Code of the rule that decided."""
     explanation: str | None
+    because: list[Because] | None
+    """The explanation as codes with their figures."""
     likes: int | None
     dislikes: int | None
     total: int | None
@@ -72,5 +74,7 @@ class Run(Shape):
     retrain: UUID | None
     retrain_outcome: Outcome | None
     retrain_detail: str | None
+    retrain_because: list[Because] | None
+    """The detail likewise; empty where a failure says it in its own words."""
     retrain_generation: int | None
     retrain_finished_at: AwareDatetime | None

@@ -18,6 +18,7 @@ __all__ = [
     "Aftermath",
     "Alert",
     "AlertState",
+    "Because",
     "Comparison",
     "ComplaintGroup",
     "EmbeddingRequested",
@@ -85,6 +86,13 @@ class Event(Model):
     def instance(self) -> str:
         """Tells apart several events of one type that follow from one cause."""
         return ""
+
+
+class Because(Model):
+    """A reason for people of any language: `shared/reasons.py` has the words for its code."""
+
+    code: str
+    figures: dict[str, str | int | float] = {}
 
 
 # --- the daily evaluation -------------------------------------------------------------------
@@ -201,6 +209,8 @@ class Report(Event):
     """Code of the rule that decided (`shared/policy.py` lists them)."""
     explanation: str
     """The reason in an English sentence, with its figures."""
+    because: list[Because] = []
+    """The same, to be worded in any language."""
     policy: str
     threshold: float
     evidence: list[Evidence] = []
@@ -312,6 +322,8 @@ class RetrainCompleted(Event):
     reason: Literal["feedback", "documents", "manual", "rollback"]
     detail: str = ""
     """Why, in a sentence."""
+    because: list[Because] = []
+    """The same, to be worded in any language; empty where a person or a failure gave the reason."""
     retrain: uuid.UUID | None = None
     """The retrain that the analyzer asked for; None where feedback did not drive it."""
     run: uuid.UUID | None = None
@@ -339,6 +351,8 @@ class RollbackRequested(Event):
     to_generation: int | None = None
     """None: the one before the active one."""
     why: str = ""
+    because: list[Because] = []
+    """`why`, to be worded in any language; empty where a person gave it."""
     requested_by: str = ""
 
 

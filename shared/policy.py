@@ -12,13 +12,13 @@ active generation only) and started the windows anew after a promotion that feed
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from decimal import ROUND_HALF_UP, Decimal
 from math import sqrt
 from typing import Literal, NamedTuple
 
-from shared.events import Evidence, Verdict
+from shared.events import Because, Evidence, Verdict
+from shared.reasons import percent, say
 
 __all__ = [
     "REASONS",
@@ -51,39 +51,26 @@ BREAKER = 2
 
 
 class Reason(NamedTuple):
-    """The verdict that a reason code stands for, and what it says after the figures."""
+    """The verdict that a reason code stands for; `shared/reasons.py` has its words."""
 
     verdict: Verdict
-    says: str
 
 
 REASONS: Mapping[str, Reason] = {
-    "no_votes": Reason("insufficient_data", "there is nothing to judge"),
-    "too_few_votes": Reason(
-        "insufficient_data", "a decision needs {min_votes} votes (threshold {threshold})"
-    ),
-    "no_new_votes": Reason(
-        "insufficient_data", "within the threshold of {threshold}, but nobody voted in {report}"
-    ),
-    "within_threshold": Reason("ok", "within the threshold of {threshold}"),
-    "uncertain": Reason("watch", "over the threshold of {threshold}, but the lower bound is not"),
-    "retrain_running": Reason("watch", "over the threshold of {threshold}, but a retrain is running"),
-    "cooling_down": Reason(
-        "watch", "lower bound over the threshold of {threshold}, but resting until {until}"
-    ),
-    "rolling_back": Reason(
-        "watch", "over the threshold of {threshold}, but the generation before it is being brought back"
-    ),
-    "lower_bound_over_threshold": Reason("act", "lower bound over the threshold of {threshold}"),
-    "ratio_over_threshold": Reason("act", "over the threshold of {threshold}"),
-    "breaker_open": Reason(
-        "paused",
-        "lower bound over the threshold of {threshold}, but the last retrains did not lower the ratio"
-        " ({retrains}), so a person must look",
-    ),
-    "paused": Reason("paused", "retraining is paused{why} (threshold {threshold})"),
+    "no_votes": Reason("insufficient_data"),
+    "too_few_votes": Reason("insufficient_data"),
+    "no_new_votes": Reason("insufficient_data"),
+    "within_threshold": Reason("ok"),
+    "uncertain": Reason("watch"),
+    "retrain_running": Reason("watch"),
+    "cooling_down": Reason("watch"),
+    "rolling_back": Reason("watch"),
+    "lower_bound_over_threshold": Reason("act"),
+    "ratio_over_threshold": Reason("act"),
+    "breaker_open": Reason("paused"),
+    "paused": Reason("paused"),
 }
-"""Every reason code, with its verdict and wording."""
+"""Every reason code, with its verdict."""
 
 
 @dataclass(frozen=True)
@@ -145,11 +132,13 @@ class Situation:
 
 @dataclass(frozen=True)
 class Decision:
-    """What to do, and why: a code of `REASONS` and one English sentence with its figures."""
+    """What to do, and why: a code of `REASONS`, one English sentence with its figures, and the same as codes
+    that other languages have words for."""
 
     verdict: Verdict
     reason: str
     explanation: str
+    because: tuple[Because, ...] = field(default=(), compare=False)
 
     @property
     def act(self) -> bool:
@@ -201,8 +190,8 @@ def decide(situation: Situation, rules: Rules) -> Decision:
         z, (reason, window) = Z95, _by_ratio(situation, rules)
     if situation.paused is not None:
         reason = "paused"
-    verdict, says = REASONS[reason]
-    return Decision(verdict, reason, f"{_figures(window, z)}: {says.format_map(_words(situation, rules))}")
+    because = (_figures(window, z), Because(code=reason, figures=_words(reason, situation, rules)))
+    return Decision(REASONS[reason].verdict, reason, say(because, "en"), because)
 
 
 def _by_bound(situation: Situation, rules: Rules) -> tuple[str, Evidence]:
@@ -251,32 +240,38 @@ def _lower(window: Evidence) -> float:
     return wilson(window.dislikes, window.total, Z_DECISION)[0]
 
 
-def _figures(window: Evidence, z: float) -> str:
+def _figures(window: Evidence, z: float) -> Because:
     if not window.total:
-        return f"0 votes in {window.name}"
+        return Because(code="votes_none", figures={"window": window.name})
     low, high = wilson(window.dislikes, window.total, z)
-    return (
-        f"{window.dislikes} of {window.total} votes in {window.name} are negative"
-        f" ({percent(window.ratio)}, interval {percent(low)} to {percent(high)} at z={z:.2f})"
+    return Because(
+        code="votes",
+        figures={
+            "window": window.name,
+            "total": window.total,
+            "dislikes": window.dislikes,
+            "ratio": window.ratio,
+            "low": low,
+            "high": high,
+            "z": z,
+        },
     )
 
 
-def _words(situation: Situation, rules: Rules) -> dict[str, str]:
-    """What the wordings of `REASONS` may mention."""
-    until = situation.cooling_until
-    return {
-        "threshold": f"{rules.threshold * 100:g}%",
-        "min_votes": str(rules.min_votes),
-        "report": situation.report.name,
-        "until": f"{until:%Y-%m-%d %H:%M %Z}" if until else "",
-        "retrains": ", ".join(
-            f"{percent(retrain.ratio_before or 0)} then {percent(retrain.ratio_after or 0)}"
+def _words(reason: str, situation: Situation, rules: Rules) -> dict[str, str | int | float]:
+    """What the wordings of a reason mention."""
+    figures: dict[str, str | int | float] = {"threshold": rules.threshold}
+    if reason == "too_few_votes":
+        figures["min_votes"] = rules.min_votes
+    elif reason == "no_new_votes":
+        figures["report"] = situation.report.name
+    elif reason == "cooling_down" and situation.cooling_until:
+        figures["until"] = f"{situation.cooling_until:%Y-%m-%d %H:%M %Z}"
+    elif reason == "breaker_open":
+        figures["retrains"] = ", ".join(
+            f"{percent(retrain.ratio_before or 0)} → {percent(retrain.ratio_after or 0)}"
             for retrain in situation.recent[:BREAKER]
-        ),
-        "why": f", {situation.paused}" if situation.paused else "",
-    }
-
-
-def percent(ratio: float) -> str:
-    """One decimal, half up, as the report rounds: 1 of 16 is 6.3%, where `:.1%` says 6.2%."""
-    return f"{(Decimal(str(ratio)) * 100).quantize(Decimal('0.1'), ROUND_HALF_UP)}%"
+        )
+    elif reason == "paused":
+        figures["why"] = situation.paused or ""
+    return figures

@@ -178,7 +178,7 @@ ROLES = {
             "webhook_state": "select",
         },
         emits=(*_COMMANDS, "webhook.test"),
-        calls=(_VOTES_COUNTED,),
+        calls=(_VOTES_COUNTED, "votes_about(text[], jsonb[], timestamptz, timestamptz)"),
     ),
 }
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from shared.events import Aftermath, Evidence, RollbackRequested
+from shared.events import Aftermath, Because, Evidence, RollbackRequested
 from shared.policy import percent
 
 __all__ = ["DUE", "LONGEST", "compare", "rollback"]
@@ -65,9 +65,23 @@ def rollback(app: str, aftermath: Aftermath | None) -> list[RollbackRequested]:
             app=app,
             to_generation=aftermath.previous,
             why=aftermath.sentence,
+            because=[Because(code="aftermath_worse", figures=_compared(aftermath))],
             requested_by="verdict",
         )
     ]
+
+
+def _compared(aftermath: Aftermath) -> dict[str, str | int | float]:
+    figures: dict[str, str | int | float] = {}
+    for side, votes in (("before", aftermath.before), ("after", aftermath.after)):
+        figures |= {
+            side: votes.ratio,
+            f"{side}_low": votes.low,
+            f"{side}_high": votes.high,
+            f"{side}_total": votes.total,
+            f"{side}_dislikes": votes.dislikes,
+        }
+    return figures
 
 
 def _figures(votes: Evidence) -> str:

@@ -33,6 +33,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, get_args
 
+from shared.events import Because
 from shared.requester import printable
 
 __all__ = ["FAR", "Cause", "Causes", "Dislike", "count", "sort"]
@@ -101,16 +102,23 @@ class Causes:
     gaps: tuple[str, ...] = ()
 
     @property
-    def sentence(self) -> str:
-        """The counts in English; empty where no cause is known."""
+    def because(self) -> Because | None:
+        """The counts, to be worded; None where no cause is known."""
         total, unknown = sum(self.counts.values()), self.counts.get("unknown", 0)
         if total == unknown:
-            return ""
+            return None
         misses, stale, gaps, faults = (self.counts.get(cause, 0) for cause in get_args(Cause)[:4])
-        return (
-            f"of {_many(total, 'dislike')} {misses + stale} could be mended by re-embedding"
-            f" ({_many(misses, 'retrieval miss', 'es')}, {_many(stale, 'stale document')}),"
-            f" not {_many(gaps, 'coverage gap')}, {_many(faults, 'answer fault')} and {unknown} unknown"
+        return Because(
+            code="causes",
+            figures={
+                "total": total,
+                "mendable": misses + stale,
+                "misses": misses,
+                "stale": stale,
+                "gaps": gaps,
+                "faults": faults,
+                "unknown": unknown,
+            },
         )
 
 
@@ -156,7 +164,3 @@ def count(dislikes: Iterable[Dislike]) -> Causes:
 def _nothing_near(dislike: Dislike) -> bool:
     dense, lexical = dislike.dense, dislike.lexical
     return dense is not None and lexical is not None and dense < FAR[0] and lexical < FAR[1]
-
-
-def _many(number: int, what: str, plural: str = "s") -> str:
-    return f"{number} {what}{'' if number == 1 else plural}"

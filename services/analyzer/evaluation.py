@@ -129,6 +129,7 @@ def report(
         verdict=decision.verdict,
         reason=decision.reason,
         explanation=decision.explanation,
+        because=list(decision.because),
         policy=rules.policy,
         threshold=rules.threshold,
         evidence=list(situation.windows),

@@ -30,6 +30,7 @@ from shared.events import (
     derived,
 )
 from shared.owner_tables import read_owner_tables
+from shared.reasons import say
 from shared.retention import retain
 from shared.work import UnitOfWork
 
@@ -76,8 +77,9 @@ async def evaluate(event: FeedbackEvaluate, work: UnitOfWork, deps: Deps) -> lis
     disliked = await dislikes(connection, event.app, since, event.as_of)
     groups = await enter(connection, event.app, disliked, heard, seen.start, late=alert.late)
     why = causes.count(one for one in disliked if one.voted is not None and one.voted > seen.start)
-    if why.sentence:
-        decision = replace(decision, explanation=f"{decision.explanation}; {why.sentence}")
+    if why.because:
+        because = (*decision.because, why.because)
+        decision = replace(decision, explanation=say(because, "en"), because=because)
     said = evaluation.report(event, run, deps.rules, seen, decision).model_copy(
         update={
             "causes": {**why.counts},
@@ -120,8 +122,8 @@ async def _open_retrain(
 async def _record(connection: Connection, said: ReportReady, retrain: UUID | None) -> None:
     await connection.execute(
         "insert into feedback_loop.decision (run, app, as_of, scheduled, verdict, reason, explanation,"
-        " window_start, likes, dislikes, generation, retrain, causes, alert)"
-        " values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+        " window_start, likes, dislikes, generation, retrain, causes, alert, because)"
+        " values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
         said.run,
         said.app,
         said.as_of,
@@ -136,6 +138,7 @@ async def _record(connection: Connection, said: ReportReady, retrain: UUID | Non
         retrain,
         said.causes,
         said.alert.state if said.alert else None,
+        [one.model_dump() for one in said.because],
     )
 
 
@@ -144,12 +147,13 @@ async def finish_retrain(event: RetrainCompleted, work: UnitOfWork, deps: Deps) 
     connection = await work.begin()
     if event.retrain is not None:
         await connection.execute(
-            "update feedback_loop.retrain set finished_at = now(), outcome = $2, generation = $3, detail = $4"
-            " where id = $1 and finished_at is null",
+            "update feedback_loop.retrain set finished_at = now(), outcome = $2, generation = $3,"
+            " detail = $4, because = $5 where id = $1 and finished_at is null",
             event.retrain,
             event.outcome,
             event.generation_after,
             event.detail,
+            [one.model_dump() for one in event.because],
         )
     if event.reason == "feedback" or (event.reason == "rollback" and event.outcome == "promoted"):
         await connection.execute(
@@ -170,7 +174,7 @@ async def pause(event: LoopPaused, work: UnitOfWork, deps: Deps) -> list[Event]:
         " where greatest(r.paused_at, r.resumed_at, excluded.paused_at) = excluded.paused_at",
         event.app,
         await _said_at(connection, work),
-        event.why or "a person asked for it",
+        event.why,
         event.until,
     )
     return []

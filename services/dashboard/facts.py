@@ -19,6 +19,8 @@ from uuid import UUID
 from asyncpg import Record
 
 from shared.database import Connection
+from shared.events import Because
+from shared.reasons import in_all_languages
 from shared.requester import printable
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "Horizon",
     "Row",
     "builds",
+    "explained",
     "horizon",
     "public",
     "runs",
@@ -109,7 +112,7 @@ async def runs(connection: Connection, ids: Iterable[str]) -> list[Row]:
         "select * from feedback_loop.run_status where id = any($1::uuid[]) order by started_at",
         [UUID(id) for id in ids],
     )
-    return [public(row) for row in rows]
+    return [_run(row) for row in rows]
 
 
 async def builds(
@@ -133,7 +136,7 @@ async def snapshot(connection: Connection, seen: Horizon, limit: int) -> dict[st
     listed = await connection.fetch(
         "select * from feedback_loop.run_status order by started_at desc, id limit $1", limit
     )
-    found = [public(row) for row in listed]
+    found = [_run(row) for row in listed]
     by_run: dict[str, list[Row]] = {run["id"]: [] for run in found}
     steps = await connection.fetch(
         f"select {_STEP} from unnest($1::uuid[]) as wanted, lateral"
@@ -165,7 +168,23 @@ async def _latest(connection: Connection, listed: list[Row]) -> Row | None:
     row = await connection.fetchrow(
         "select * from feedback_loop.run_status where decided_at is not null order by started_at desc limit 1"
     )
-    return public(row) if row else None
+    return _run(row) if row else None
+
+
+def _run(row: Record) -> Row:
+    """A run, with why it ended so in every language that there are words in."""
+    run = public(row)
+    return {
+        **run,
+        "explained": explained(row["because"], run["explanation"]),
+        "retrain_explained": explained(row["retrain_because"], run["retrain_detail"]),
+    }
+
+
+def explained(because: Iterable[Any] | None, otherwise: str | None) -> dict[str, str]:
+    """Language → the reasons as they are stored, in words; they may hold what people wrote."""
+    said = in_all_languages(map(Because.model_validate, because or ()), otherwise)
+    return {language: printable(sentence, LONGEST) for language, sentence in said.items()}
 
 
 def public(row: Record) -> Row:

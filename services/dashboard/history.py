@@ -7,6 +7,7 @@ from typing import Any
 
 from asyncpg import Record
 
+from services.dashboard.facts import explained
 from services.dashboard.filters import Span
 from shared.database import Connection
 from shared.requester import printable
@@ -63,7 +64,7 @@ async def alerts(connection: Connection, apps: Sequence[str]) -> list[Row]:
 async def quality(connection: Connection, apps: Sequence[str]) -> list[Row]:
     """What the gate measured of the latest generations that learned or had a golden set, newest first."""
     rows = await connection.fetch(
-        "select id, finished_at, state, detail, gate from feedback_loop.dashboard_generation"
+        "select id, finished_at, state, detail, because, gate from feedback_loop.dashboard_generation"
         " where app = any($1) and finished_at is not null and gate ?| array['learning', 'golden']"
         f" order by id desc limit {MOST_RETRAINS}",
         list(apps),
@@ -73,11 +74,19 @@ async def quality(connection: Connection, apps: Sequence[str]) -> list[Row]:
             "generation": row["id"],
             "at": row["finished_at"].isoformat(),
             "outcome": row["state"],
-            "reason": printable(row["detail"] or "; ".join(_learning(row["gate"]).get("why", ())), 500),
+            **_why(row),
             **measured(row["gate"]),
         }
         for row in rows
     ]
+
+
+def _why(row: Record) -> Row:
+    """Why it ended as it did, else why nothing was learned."""
+    learning = _learning(row["gate"])
+    reason = printable(row["detail"] or "; ".join(learning.get("why", ())), 500)
+    because = row["because"] if row["detail"] else learning.get("because")
+    return {"reason": reason, "explained": explained(because, reason)}
 
 
 def measured(gate: Mapping[str, Any]) -> Row:

@@ -14,7 +14,7 @@ from datetime import datetime, tzinfo
 from typing import Any, Literal
 
 from services.dashboard.filters import Filter, Span, span
-from shared.database import Connection, Database
+from shared.database import Connection, Database, dump_json
 
 __all__ = ["Chosen", "Reader", "choose", "where"]
 
@@ -102,6 +102,7 @@ def where(chosen: Chosen, app: str = "any($1)") -> tuple[str, list[Any]]:
         app: what `v.app` equals; an app of `unnest($1::text[])` keeps the order of the index.
     """
     asked, given = chosen.filter, list[Any]([list(chosen.apps), chosen.span.start, chosen.span.end])
+    apps = "array[$1]" if app == "$1" else "$1"
     parts = [f"v.app = {app}", "v.created_at >= $2", "v.created_at < $3"]
 
     def add(condition: str, *values: object) -> None:
@@ -116,11 +117,13 @@ def where(chosen: Chosen, app: str = "any($1)") -> tuple[str, list[Any]]:
     if asked.comment == "1":
         parts.append("v.comment is not null")
     if asked.document:
+        wanted = [{"source": asked.document}, *({"chunk": hash} for hash in chosen.chunks)]
         add(
-            "exists (select from jsonb_array_elements(v.cited || v.shown) e"
-            " where e ->> 'source' = {} or e ->> 'chunk' = any({}))",
-            asked.document,
-            list(chosen.chunks),
+            # By index what it may be; of a conversation's answers, a vote is on one.
+            f"v.id = any(array(select feedback_loop.votes_about({apps}, "
+            "{0}::text[]::jsonb[], $2, $3)))"
+            " and (v.cited @> any({0}::text[]::jsonb[]) or v.shown @> any({0}::text[]::jsonb[]))",
+            [dump_json([each]) for each in wanted],
         )
     if asked.generation:
         add("v.generation = {}", asked.generation)

@@ -57,7 +57,18 @@ class Step(Shape):
     xid: int
 
 
-class RunWithSteps(Run):
+Sentences = dict[Literal["ko", "en"], str]
+"""A sentence in the languages that it is known in."""
+
+
+class ExplainedRun(Run):
+    explained: Sentences
+    """The explanation."""
+    retrain_explained: Sentences
+    """The detail of how its retrain ended."""
+
+
+class RunWithSteps(ExplainedRun):
     steps: list[Step]
 
 
@@ -81,7 +92,7 @@ class RunsAndBuilds(Shape):
     cursor: str
     """Where the stream goes on from here."""
     now: AwareDatetime
-    latest: Run | None
+    latest: ExplainedRun | None
     """The latest run with a verdict."""
     runs: list[RunWithSteps]
     builds: list[Build]
@@ -162,6 +173,8 @@ class Quality(Change):
     at: AwareDatetime
     outcome: str
     reason: str
+    explained: Sentences
+    """The reason."""
     metric: str
     kinds: dict[str, Change]
 

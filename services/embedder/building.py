@@ -22,10 +22,11 @@ from services.embedder.chunking import CHUNKER
 from services.embedder.generations import Batch
 from services.embedder.ingest import Reading
 from services.embedder.knowledge import Folder
-from services.embedder.outcomes import Request, at_once, completed, origin
+from services.embedder.outcomes import Request, at_once, completed, origin, told
 from services.embedder.tables import Model
 from shared.database import Connection, Database
 from shared.events import (
+    Because,
     EmbeddingRequested,
     Event,
     GenerationBuilt,
@@ -101,15 +102,13 @@ async def plan(event: Request, work: UnitOfWork, deps: Deps) -> list[Event]:
         skipped=list(reading.folder.skipped) if reading else [],
     )
     if chunks == 0:
-        nothing = "the knowledge base is empty: there is nothing to embed"
-        return [at_once(event, "rejected", nothing, base, counts)]
+        return [at_once(event, "rejected", [Because(code="knowledge_empty")], base, counts)]
     same_recipe = base is not None and (base["model_name"], base["chunker"]) == (model.name, CHUNKER)
     taught = not for_documents and await learned.anything_to_learn(
         connection, event.app, base["id"] if base else None
     )
     if same_recipe and changes.none and not missing and not taught:
-        nothing = "no document changed, and there is no new feedback to learn from"
-        return [at_once(event, "unchanged", nothing, base, counts)]
+        return [at_once(event, "unchanged", [Because(code="nothing_new")], base, counts)]
     starts_anew = isinstance(event, RetrainRequested) or (base is not None and not same_recipe)
     return await _begin(event, connection, deps, model, base, starts_anew, counts, missing)
 
@@ -225,14 +224,14 @@ async def judge(event: GenerationBuilt, work: UnitOfWork, deps: Deps) -> list[Ev
     verdict = await gate.judge(connection, row, study, golden)
     if verdict.outcome == "promoted":
         await _keep_learned(connection, row["id"], study, verdict.figures)
-        outcome, detail = await _promote(connection, row)
+        outcome, why = await _promote(connection, row)
     else:
-        outcome, detail = verdict.outcome, verdict.detail
-    await generations.finish(connection, row["id"], outcome, detail, verdict.figures)
+        outcome, why = verdict.outcome, verdict.because
+    await generations.finish(connection, row["id"], outcome, verdict.figures, **told(why))
     if outcome == "promoted":
         await generations.clean_up(connection, row["app"])
     log.info("generation %d: %s", row["id"], outcome)
-    ended = await completed(connection, row, outcome, detail, verdict.figures)
+    ended = await completed(connection, row, outcome, why, verdict.figures)
     return [*await _again(connection, row, outcome), ended]
 
 
@@ -247,11 +246,12 @@ async def _keep_learned(
         await learned.inherit(connection, generation)
 
 
-async def _promote(connection: Connection, row: Record) -> tuple[Outcome, str]:
+async def _promote(connection: Connection, row: Record) -> tuple[Outcome, list[Because]]:
     why = f"{row['reason']}: {row['chunks']} chunks"
     if await generations.move_pointer(connection, row["app"], row["base"], row["id"], "promotion", why):
-        return "promoted", ""
-    return "superseded", f"another generation was promoted while this one was built on {row['base']}"
+        return "promoted", []
+    # 0: of none
+    return "superseded", [Because(code="overtaken", figures={"base": row["base"] or 0})]
 
 
 async def _again(connection: Connection, row: Record, outcome: str) -> list[Event]:
@@ -272,7 +272,7 @@ async def fail_build(event: Step, reason: str, work: UnitOfWork) -> list[Event]:
     row = await generations.read(connection, event.generation)
     if row is None or row["state"] not in ("building", "built"):
         return []
-    await generations.finish(connection, row["id"], "failed", reason, {})
+    await generations.finish(connection, row["id"], "failed", {}, **told(reason))
     return [*await _again(connection, row, "failed"), await completed(connection, row, "failed", reason, {})]
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from asyncpg import Record
 
 from shared.database import Connection
+from shared.events import Because
 
 if TYPE_CHECKING:
     from services.embedder.learning.gate import Paired
@@ -23,7 +24,7 @@ class Verdict:
     """Whether a generation passes, with every figure that was looked at."""
 
     outcome: Literal["promoted", "rejected", "unchanged"]
-    detail: str
+    because: list[Because]
     figures: dict[str, Any]
 
 
@@ -37,23 +38,31 @@ async def judge(
         return whole
     figures = whole.figures
     if golden is not None:
-        from services.embedder.learning.gate import no_loss  # with it comes numpy
+        from services.embedder.learning import told  # with it comes numpy
+        from services.embedder.learning.gate import no_loss
 
         figures["golden"] = no_loss(golden)
         if not figures["golden"]["passed"]:
-            return Verdict("rejected", f"the golden set fares worse: {figures['golden']['why']}", figures)
+            worse = [Because(code="golden_worse"), told.failed("golden", figures["golden"])]
+            return Verdict("rejected", worse, figures)
     if study is None:
-        return Verdict("promoted", "", figures)
+        return Verdict("promoted", [], figures)
+    from services.embedder.learning import told
+
     decision = study.decision
+    because = told.reasons(decision)
     figures["learning"] = {
-        "promoted": study.learned is not None, "why": decision.reasons, **decision.figures
-    }  # fmt: skip
+        "promoted": study.learned is not None,
+        "why": decision.reasons,
+        "because": [one.model_dump() for one in because],
+        **decision.figures,
+    }
     if study.learned is not None:
-        return Verdict("promoted", "", figures)
-    why = f"nothing was learned from votes: {'; '.join(decision.reasons)}"
+        return Verdict("promoted", [], figures)
     if _changes_nothing(generation):
-        return Verdict("unchanged", f"no document changed, and {why}", figures)
-    return Verdict("promoted", "", figures)
+        nothing = [Because(code="no_document_changed"), Because(code="nothing_learned")]
+        return Verdict("unchanged", [*nothing, *because], figures)
+    return Verdict("promoted", [], figures)
 
 
 def _changes_nothing(generation: Record) -> bool:
@@ -73,8 +82,7 @@ async def _is_whole(connection: Connection, generation: Record) -> Verdict:
     )
     assert row is not None
     planned, shown, embedded = generation["chunks"], row["shown"], row["embedded"]
-    figures = {"planned": planned, "shown": shown, "embedded": embedded}
+    figures: dict[str, Any] = {"planned": planned, "shown": shown, "embedded": embedded}
     if planned == shown == embedded:
-        return Verdict("promoted", "", figures)
-    missing = f"of {planned} planned chunks {shown} are there and {embedded} are embedded"
-    return Verdict("rejected", missing, figures)
+        return Verdict("promoted", [], figures)
+    return Verdict("rejected", [Because(code="not_whole", figures=figures)], figures)

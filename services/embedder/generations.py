@@ -6,6 +6,7 @@ one pointer with a compare-and-set, so readers see exactly one whole generation.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -14,6 +15,7 @@ from asyncpg import Record
 
 from services.embedder.tables import Model, from_row
 from shared.database import Connection
+from shared.events import Because
 
 __all__ = [
     "KEPT",
@@ -278,15 +280,21 @@ async def rolled_back(connection: Connection, app: str) -> bool:
 
 
 async def finish(
-    connection: Connection, generation: int, state: str, detail: str, gate: dict[str, Any]
+    connection: Connection,
+    generation: int,
+    state: str,
+    gate: dict[str, Any],
+    detail: str,
+    because: Sequence[Because] = (),
 ) -> None:
     await connection.execute(
-        "update feedback_loop.generation set state = $2, detail = $3, gate = $4, finished_at = now()"
-        " where id = $1",
+        "update feedback_loop.generation set state = $2, detail = $3, gate = $4, because = $5,"
+        " finished_at = now() where id = $1",
         generation,
         state,
         detail,
         gate,
+        [one.model_dump() for one in because],
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from asyncpg import Record
@@ -9,14 +10,16 @@ from asyncpg import Record
 from services.embedder import generations
 from shared.database import Connection
 from shared.events import (
+    Because,
     GenerationCounts,
     GenerationRequested,
     Outcome,
     RetrainCompleted,
     RetrainRequested,
 )
+from shared.reasons import say
 
-__all__ = ["Request", "at_once", "completed", "origin"]
+__all__ = ["Request", "at_once", "completed", "origin", "told"]
 
 Request = RetrainRequested | GenerationRequested
 
@@ -34,14 +37,18 @@ def origin(event: Request) -> dict[str, Any]:
 
 
 def at_once(
-    event: Request, outcome: Outcome, detail: str, base: Record | None, counts: GenerationCounts
+    event: Request,
+    outcome: Outcome,
+    why: Sequence[Because] | str,
+    base: Record | None,
+    counts: GenerationCounts,
 ) -> RetrainCompleted:
-    """The end of a request that leads to no generation."""
+    """The end of a request that leads to no generation; `why`: reasons, or what a failure said."""
     before = base["id"] if base else None
     return RetrainCompleted(
         app=event.app,
         outcome=outcome,
-        detail=detail,
+        **told(why),
         generation_before=before,
         generation_after=before,
         counts=counts,
@@ -49,8 +56,19 @@ def at_once(
     )
 
 
+def told(why: Sequence[Because] | str) -> dict[str, Any]:
+    """What an outcome says of why: `detail` and `because`."""
+    if isinstance(why, str):
+        return {"detail": why}
+    return {"detail": say(why, "en"), "because": list(why)}
+
+
 async def completed(
-    connection: Connection, row: Record, outcome: Outcome, detail: str, figures: dict[str, Any]
+    connection: Connection,
+    row: Record,
+    outcome: Outcome,
+    why: Sequence[Because] | str,
+    figures: dict[str, Any],
 ) -> RetrainCompleted:
     now = await generations.active(connection, row["app"])
     counts = GenerationCounts.model_validate(row["counts"])
@@ -62,7 +80,7 @@ async def completed(
         app=row["app"],
         outcome=outcome,
         reason=row["reason"],
-        detail=detail,
+        **told(why),
         retrain=row["retrain"],
         run=row["run"],
         ratio=row["ratio"],

@@ -10,8 +10,9 @@ import logging
 
 from services.embedder import generations, learned, store
 from services.embedder.building import Deps
+from services.embedder.outcomes import told
 from shared.database import Connection
-from shared.events import Event, GenerationRequested, RetrainCompleted, RollbackRequested
+from shared.events import Because, Event, GenerationRequested, RetrainCompleted, RollbackRequested
 from shared.work import UnitOfWork
 
 __all__ = ["fail_rollback", "roll_back"]
@@ -48,7 +49,7 @@ async def roll_back(event: RollbackRequested, work: UnitOfWork, deps: Deps) -> l
             app=event.app,
             outcome="rejected" if problem else "promoted",
             reason="rollback",
-            detail=problem or event.why,
+            **(told([problem]) if problem else {"detail": event.why, "because": event.because}),
             run=work.envelope.correlation,
             requested_by=event.requested_by,
             generation_before=current,
@@ -76,22 +77,24 @@ async def fail_rollback(event: RollbackRequested, reason: str, work: UnitOfWork)
     ]
 
 
-async def _problem(connection: Connection, app: str, current: int | None, target: int | None) -> str | None:
+async def _problem(
+    connection: Connection, app: str, current: int | None, target: int | None
+) -> Because | None:
     """Why `target` cannot become the active generation; None where it can."""
     if current is None:
-        return "there is no generation yet"
+        return Because(code="no_generation")
     if target is None:
-        return f"there is no generation before {current}"
+        return Because(code="none_before", figures={"generation": current})
     if target == current:
-        return f"generation {target} is the active one already"
+        return Because(code="active_already", figures={"generation": target})
     row = await generations.read(connection, target)
     if row is None or row["app"] != app:
-        return f"there is no generation {target}"
+        return Because(code="unknown_generation", figures={"generation": target})
     if row["state"] != "promoted":
-        return f"generation {target} was never promoted: it is {row['state']}"
+        return Because(code="never_promoted", figures={"generation": target, "state": row["state"]})
     kept = await connection.fetchval(
         "select exists (select from feedback_loop.generation_chunk where generation = $1)", target
     )
     if not kept:
-        return f"generation {target} is no longer kept: only the last {generations.KEPT} are"
+        return Because(code="not_kept", figures={"generation": target, "kept": generations.KEPT})
     return None

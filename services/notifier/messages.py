@@ -3,7 +3,7 @@
 What is guaranteed: the report has the agreed lines and wording and nothing else; whatever people
 wrote (names, reasons, documents) stands on one line, bounded, and cannot mention anyone or forge a
 link in Slack, nor move the cursor of a terminal; no text reaches 10,000 characters. What is not:
-translation of such text, or of the sentences (`detail`, `reason`) that services give along.
+translation of such text, or of what failures and skipped documents say of themselves.
 
 Pure: an event in, a text out. `markup` is `slack` (mrkdwn) or `plain` (a terminal).
 """
@@ -28,6 +28,7 @@ from shared.events import (
     Skipped,
     WebhookDisabled,
 )
+from shared.reasons import say
 
 __all__ = [
     "Language",
@@ -125,7 +126,7 @@ def outcome(event: RetrainCompleted, language: Language, markup: Markup = "slack
         facts.append(words["seconds"].format(f"{event.seconds:.1f}"))
     facts += [
         words["cause"].format(_cause(event, words, markup)),
-        _line(words["detail"], event.detail, markup),
+        _line(words["detail"], say(event.because, language) or event.detail, markup),
         _skipped(counts.skipped, words, markup),
     ]
     return listed(title(words[key], event.app), facts)

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+from zoneinfo import ZoneInfo
 
 import aiohttp
 import pytest
@@ -68,11 +69,11 @@ class Loop:
         words = {"question": HOSTILE, "answer": HOSTILE, "citations": [HOSTILE[:500]]}
         await self.vote("<i>hostile</i>", conversation=words, comment=COMMENT, reason_code="wrong")
 
-    async def sample(self) -> None:
-        """The demo's votes, of a day and a half."""
-        found, now = conversations(), datetime.now(UTC) - timedelta(minutes=1)
-        await self.post("/conversations", as_conversations(found, now))
-        await self.post("/feedback/batch", as_votes(found, now))
+    async def sample(self, until: datetime | None = None) -> None:
+        """The demo's votes, of a day and a half; the older half has 41 of 100 dislikes."""
+        found, end = conversations(), until or datetime.now(UTC) - timedelta(minutes=1)
+        await self.post("/conversations", as_conversations(found, end))
+        await self.post("/feedback/batch", as_votes(found, end))
 
 
 @pytest.fixture
@@ -288,7 +289,9 @@ async def test_filter_that_the_server_refuses_is_said(loop: Loops, tabs: Tabs) -
 
 async def test_another_threshold_is_tried(loop: Loops, tabs: Tabs) -> None:
     running = await loop()
-    await running.sample()
+    # Policies are replayed by calendar days: the older hundred all lie on one of them.
+    yesterday = datetime.now(ZoneInfo("Asia/Seoul")) - timedelta(days=1)
+    await running.sample(until=yesterday.replace(hour=16, minute=45))
     page = (await tabs.open(f"{running.url}/?lang=en")).page
     await expect(page.locator("#backtest-result")).to_contain_text("re-embeddings: 1")
     await page.locator("#backtest-threshold").fill("60")

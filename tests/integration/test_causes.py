@@ -179,7 +179,7 @@ async def test_a_vote_without_a_search_has_an_unknown_cause(shop: Shop) -> None:
 async def test_explanation_tells_what_re_embedding_can_mend(shop: Shop) -> None:
     await shop.vote("c", "u", reason="outdated")
     await shop.vote("d", "u")
-    assert "of 2 dislikes 1 could be mended by re-embedding" in (await shop.evaluate()).explanation
+    assert "of 2 👎 1 could be mended by re-embedding" in (await shop.evaluate()).explanation
 
 
 async def test_explanation_says_nothing_of_causes_that_nobody_knows(shop: Shop) -> None:

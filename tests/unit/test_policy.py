@@ -331,7 +331,7 @@ SENTENCES = {
         situation((41, 100), recent=(IN_VAIN, IN_VAIN)),
         "41 of 100 votes in 7d are negative (41.0%, interval 30.7% to 52.2% at z=2.24):"
         " lower bound over the threshold of 30%, but the last retrains did not lower the ratio"
-        " (41.0% then 41.0%, 41.0% then 41.0%), so a person must look",
+        " (41.0% → 41.0%, 41.0% → 41.0%), so a person must look",
     ),
     "paused": (
         situation((13, 100), paused="release {week}"),

@@ -63,17 +63,19 @@ export class Actions {
   heard(step) {
     const [what, key] = ENDS[step.type] ?? [];
     if (step.what !== what) return;
-    if (step.run !== this.awaited) {
+    if (step.run !== this.awaited?.id) {
       this.recent = [...this.recent.slice(-RECENT), step];
       return;
     }
+    const { command } = this.awaited;
     this.awaited = null;
     if (step.type === "webhook.test") {
       this.#tested();
       return;
     }
+    const text = word(`action.${command}.${step.detail}`, [], word(key));
     const link = element("a", { href: `#run-${step.run}` }, word("action.seen"));
-    at("actions-done").replaceChildren(word(key), ...(step.type === "feedback.evaluate" ? [" ", link] : []));
+    at("actions-done").replaceChildren(text, ...(step.type === "feedback.evaluate" ? [" ", link] : []));
   }
 
   async #tested() {
@@ -129,7 +131,7 @@ export class Actions {
     try {
       const { event: id } = await post("/dashboard/commands", body);
       this.dialog.close();
-      this.awaited = id;
+      this.awaited = { id, command: body.command };
       at("actions-done").textContent = word(`action.${this.command}.done`);
       // The stream may have been faster than the answer.
       for (const step of this.recent) this.heard(step);

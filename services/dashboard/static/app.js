@@ -63,6 +63,8 @@ const HEARD = {
   step(row) {
     state.step(row);
     actions.heard(row);
+    // What the tiles show, and no run tells of.
+    if (["loop.paused", "loop.resumed", "retrain.completed"].includes(row.type)) loader.load();
     changed(row.run);
   },
   progress({ builds }) {

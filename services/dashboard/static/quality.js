@@ -1,7 +1,8 @@
 // What each retrain did to search: before and after, with the interval of the difference.
 
 import { badge, element, time } from "./dom.js";
-import { change, count, language, score, word } from "./strings.js";
+import { change, count, score, word } from "./strings.js";
+import { told } from "./verdict.js";
 
 const cell = (label, ...children) => element("td", { "data-label": label }, children);
 
@@ -24,7 +25,7 @@ function group(row) {
   // An earlier generation was made active; it need not be active now.
   const outcome = word(`outcome.${row.outcome}`, [], word(`step.outcome.${row.outcome}`, [], row.outcome));
   const title = row.generation === null ? "–" : word("build.title", [row.generation]);
-  const why = row.reason ? element("span", { class: "hint", lang: language === "en" ? null : "en" }, row.reason) : null;
+  const why = row.reason ? told(row.explained, "span", { class: "hint" }) : null;
   const head = element(
     "th",
     { scope: "rowgroup" },

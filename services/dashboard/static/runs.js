@@ -4,7 +4,7 @@ import { at, button, element, keep, time } from "./dom.js";
 import { count, dayAndTime, duration, percent, threshold, word } from "./strings.js";
 import { bar } from "./tiles.js";
 import { failures, milestones, pending, standing } from "./timeline.js";
-import { origin, verdict, verdictBadge, why } from "./verdict.js";
+import { origin, told, verdict, verdictBadge, why } from "./verdict.js";
 
 const FIRST = 5;
 
@@ -53,7 +53,7 @@ class RunCard {
     this.heading = element("h3", { id: `run-${run.id}` }, time(run.started_at));
     this.badges = element("p", { class: "badges" });
     this.reason = element("summary", {});
-    this.figures = element("p", { lang: "en" });
+    this.figures = element("div", {});
     this.details = element("details", {}, this.reason, this.figures);
     this.counts = element("div", { class: "figures" });
     this.body = element("div", { class: "body" });
@@ -75,7 +75,7 @@ class RunCard {
     this.badges.replaceChildren(...badges(run));
     this.details.hidden = !run.reason;
     this.reason.textContent = why(run);
-    this.figures.textContent = run.explanation ?? "";
+    this.figures.replaceChildren(told(run.explained, "p"));
     this.counts.replaceChildren(...figures(run));
     const parts = [...failures(steps).map(failure), outcome(run), timeline(run, steps, build)];
     this.body.replaceChildren(...parts.filter(Boolean));
@@ -107,11 +107,11 @@ function figures(run) {
   ];
 }
 
-/** Why a retrain ended as it did, in the embedder's own words. */
+/** Why a retrain ended as it did. */
 function outcome(run) {
   if (!run.retrain_outcome || !run.retrain_detail) return null;
   const label = word(`step.outcome.${run.retrain_outcome}`, [], run.retrain_outcome);
-  return element("p", { class: "outcome" }, `${label}: `, element("span", { lang: "en" }, run.retrain_detail));
+  return element("p", { class: "outcome" }, `${label}: `, told(run.retrain_explained));
 }
 
 function timeline(run, steps, build) {

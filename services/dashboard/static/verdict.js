@@ -10,8 +10,6 @@ export function verdictBadge(what, size = "") {
   return badge(what, word(`verdict.${what}`, [], word(`step.outcome.${what}`, [], what)), size);
 }
 
-// The figures of the window that decided, as the explanation gives them (`shared/policy.py`).
-const FIGURES = /^(\d+) of (\d+) votes in (\S+) are negative \([^,]*, interval ([\d.]+)% to ([\d.]+)%/;
 const WINDOW = /^([1-9]\d*)([mhd])$/;
 
 function period(window) {
@@ -23,11 +21,10 @@ function period(window) {
 export function why(run) {
   if (!run.reason) return "";
   const says = word(`reason.${run.reason}`, [share(threshold)], run.explanation ?? run.reason);
-  const found = FIGURES.exec(run.explanation ?? "");
+  const found = (run.because ?? []).find(({ code }) => code === "votes")?.figures;
   if (found) {
-    const [dislikes, total] = [Number(found[1]), Number(found[2])];
-    const band = interval(Number(found[4]) / 100, Number(found[5]) / 100);
-    const figures = [period(found[3]), count(total), count(dislikes), percent(dislikes, total), band];
+    const { window, dislikes, total, low, high } = found;
+    const figures = [period(window), count(total), count(dislikes), percent(dislikes, total), interval(low, high)];
     return `${word("why.figures", figures)} ${says}`;
   }
   if (!run.total || !WORDED.has(run.reason)) return says;
@@ -35,6 +32,12 @@ export function why(run) {
 }
 
 const WORDED = new Set(["paused", "within_threshold", "uncertain", "cooling_down", "breaker_open"]);
+
+/** A sentence that the server has words for, in the page's language where it has; else marked as English. */
+export function told(sentences, tag = "span", attributes = {}) {
+  const own = sentences?.[language];
+  return element(tag, { ...attributes, lang: own ? null : "en" }, own ?? sentences?.en ?? "");
+}
 
 /** Who asked, and for which app. */
 export function origin(run) {
@@ -50,8 +53,7 @@ export function report(run) {
   const shown = why(run);
   const dated = element("p", { class: "meta" }, element("span", {}, sentence("report.at", time(run.as_of))));
   dated.append(...origin(run).children);
-  // The exact words of the decision; they are English.
-  const exact = run.explanation && language !== "en" ? element("p", { lang: "en" }, run.explanation) : null;
+  const exact = run.explanation ? told(run.explained, "p") : null;
   return [
     verdictBadge(standing(run), "large"),
     shown ? element("p", { class: "reason" }, shown) : null,

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.analyzer.causes import FAR, Causes, Dislike, count, sort
+from shared.reasons import say
 
 SHOWN = frozenset({"a", "b"})
 NEAR, FAR_OFF = {"dense": 0.6, "lexical": 1.0}, {"dense": 0.1, "lexical": 0.2}
@@ -120,24 +121,19 @@ def test_the_order_of_dislikes_does_not_matter() -> None:
     assert count(dislikes) == count(shuffled)
 
 
-# --- the sentence ---------------------------------------------------------------------------
+# --- what is told ---------------------------------------------------------------------------
 
 
-def test_sentence_tells_what_re_embedding_can_mend() -> None:
+def test_counts_tell_what_re_embedding_can_mend() -> None:
     counts = {"retrieval_miss": 12, "stale_document": 5, "coverage_gap": 9, "answer_fault": 6, "unknown": 9}
-    assert Causes(counts).sentence == (  # type: ignore[arg-type]
-        "of 41 dislikes 17 could be mended by re-embedding (12 retrieval misses, 5 stale documents),"
-        " not 9 coverage gaps, 6 answer faults and 9 unknown"
-    )
-
-
-def test_sentence_keeps_to_the_singular() -> None:
-    assert Causes({"coverage_gap": 1}).sentence == (
-        "of 1 dislike 0 could be mended by re-embedding (0 retrieval misses, 0 stale documents),"
-        " not 1 coverage gap, 0 answer faults and 0 unknown"
+    because = Causes(counts).because  # type: ignore[arg-type]
+    assert because is not None
+    assert say([because], "en") == (
+        "of 41 👎 17 could be mended by re-embedding (retrieval misses 12, stale documents 5);"
+        " not coverage gaps 9, answer faults 6, unknown 9"
     )
 
 
 @pytest.mark.parametrize("counts", [{}, {"unknown": 3}])
-def test_there_is_no_sentence_where_nothing_is_known(counts: Any) -> None:
-    assert Causes(counts).sentence == ""
+def test_nothing_is_told_where_nothing_is_known(counts: Any) -> None:
+    assert Causes(counts).because is None
