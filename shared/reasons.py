@@ -48,28 +48,28 @@ WORDING: Mapping[str, Wording] = {
     "within_threshold": Wording("within the threshold of {threshold}", "기준 {threshold} 이내입니다"),
     "uncertain": Wording(
         "over the threshold of {threshold}, but the lower bound is not",
-        "기준 {threshold}을(를) 넘었지만, 구간의 하한은 넘지 않았습니다",
+        "기준({threshold})을 넘었지만, 구간의 하한은 넘지 않았습니다",
     ),
     "retrain_running": Wording(
         "over the threshold of {threshold}, but a retrain is running",
-        "기준 {threshold}을(를) 넘었지만, 재임베딩이 이미 진행 중입니다",
+        "기준({threshold})을 넘었지만, 재임베딩이 이미 진행 중입니다",
     ),
     "cooling_down": Wording(
         "lower bound over the threshold of {threshold}, but resting until {until}",
-        "구간의 하한이 기준 {threshold}을(를) 넘었지만, {until}까지는 관찰 기간입니다",
+        "구간의 하한이 기준({threshold})을 넘었지만, {until}까지는 관찰 기간입니다",
     ),
     "rolling_back": Wording(
         "over the threshold of {threshold}, but the generation before it is being brought back",
-        "기준 {threshold}을(를) 넘었지만, 이전 세대로 되돌리는 중입니다",
+        "기준({threshold})을 넘었지만, 이전 세대로 되돌리는 중입니다",
     ),
     "lower_bound_over_threshold": Wording(
-        "lower bound over the threshold of {threshold}", "구간의 하한이 기준 {threshold}을(를) 넘었습니다"
+        "lower bound over the threshold of {threshold}", "구간의 하한이 기준({threshold})을 넘었습니다"
     ),
-    "ratio_over_threshold": Wording("over the threshold of {threshold}", "기준 {threshold}을(를) 넘었습니다"),
+    "ratio_over_threshold": Wording("over the threshold of {threshold}", "기준({threshold})을 넘었습니다"),
     "breaker_open": Wording(
         "lower bound over the threshold of {threshold}, but the last retrains did not lower the ratio"
         " ({retrains}), so a person must look",
-        "구간의 하한이 기준 {threshold}을(를) 넘었지만, 지난 재임베딩들이 비율을 낮추지 못해({retrains})"
+        "구간의 하한이 기준({threshold})을 넘었지만, 지난 재임베딩들이 비율을 낮추지 못해({retrains})"
         " 사람의 확인이 필요합니다",
     ),
     "paused": Wording(
@@ -160,16 +160,18 @@ WORDING: Mapping[str, Wording] = {
         "there is no generation before {generation}", "세대 {generation} 이전의 세대가 없습니다"
     ),
     "active_already": Wording(
-        "generation {generation} is the active one already", "세대 {generation}은(는) 이미 사용 중입니다"
+        "generation {generation} is the active one already", "이미 사용 중인 세대입니다: {generation}"
     ),
-    "unknown_generation": Wording("there is no generation {generation}", "세대 {generation}은(는) 없습니다"),
+    "unknown_generation": Wording(
+        "there is no generation {generation}", "그런 세대는 없습니다: {generation}"
+    ),
     "never_promoted": Wording(
         "generation {generation} was never promoted: it is {state}",
-        "세대 {generation}은(는) 적용된 적이 없습니다 ({state})",
+        "적용된 적이 없는 세대입니다: {generation} ({state})",
     ),
     "not_kept": Wording(
         "generation {generation} is no longer kept: only the last {kept} are",
-        "세대 {generation}은(는) 더 이상 보관되지 않습니다 (최근 {kept}개만 보관)",
+        "더 이상 보관되지 않는 세대입니다: {generation} (최근 {kept}개만 보관)",
     ),
 }
 """Code → its wordings; `{figure}` is filled in."""

@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 SOURCE = "/feedback-loop/slack"
 IN_TIME = 2.5
 """Seconds; Slack waits for three."""
+PRESSED_IN_TIME = 1.5
+"""Seconds for what a button does, so that whoever pressed it hears where the database is slow."""
 MOST_APPS, MOST_DAYS, DAYS = 5, 90, 7
 
 _REPORT = "select envelope from feedback_loop.report_event where key = $1"
@@ -122,9 +124,19 @@ class Interactivity:
         for press in done.actions if done.type == "block_actions" else ():
             # Buttons that only open a page are told of too.
             if press.action_id.startswith("do_"):
-                reply, envelope = await self._pressed(press, done.user)
+                reply, envelope = await self._in_time(press, done.user)
                 self._soon(self._follow_up(envelope, done.response_url, reply))
         return web.Response()
+
+    async def _in_time(
+        self, press: signed.Press, user: signed.User
+    ) -> tuple[dict[str, Any], Envelope | None]:
+        """As `_pressed`; where that takes too long, the answer says so (of a press Slack shows no other)."""
+        try:
+            async with asyncio.timeout(PRESSED_IN_TIME):
+                return await self._pressed(press, user)
+        except TimeoutError:
+            return _ephemeral(self._words["late"]), None
 
     async def _pressed(
         self, press: signed.Press, user: signed.User

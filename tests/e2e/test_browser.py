@@ -352,6 +352,7 @@ async def test_webhook_is_tested_from_the_page(loop: Loops, tabs: Tabs) -> None:
 
 async def test_pause_and_resume_reach_the_loop(loop: Loops, tabs: Tabs, database: Database) -> None:
     running = await loop()
+    await running.vote("one")
     page = (await tabs.open(f"{running.url}/?lang=en")).page
     await expect(page.locator("#link")).to_have_text("Live")
     await page.locator("[data-command=pause]").click()
@@ -359,9 +360,11 @@ async def test_pause_and_resume_reach_the_loop(loop: Loops, tabs: Tabs, database
     await page.locator("[name=why]").fill("a migration")
     await page.locator("#action-send").click()
     await expect(page.locator("#actions-done")).to_have_text("The loop is muted.")
+    await expect(figure(page, "Alert state")).to_contain_text("Paused")
     await page.locator("[data-command=resume]").click()
     await page.locator("#action-send").click()
     await expect(page.locator("#actions-done")).to_have_text("The loop goes on.")
+    await expect(figure(page, "Alert state")).not_to_contain_text("Paused")
     async with database.connection() as connection:
         paused, _ = await connection.fetch(
             "select envelope::text as text from feedback_loop.outbox where type like 'loop.%'"
@@ -411,3 +414,24 @@ async def tab_to(page: Page, selector: str, backwards: bool = False) -> None:
             assert outline != "none"
             return
     raise AssertionError(f"{selector} cannot be reached")
+
+
+async def test_page_in_korean_gives_reasons_in_korean(loop: Loops, tabs: Tabs) -> None:
+    running = await loop()
+    await running.sample()
+    await running.post("/dashboard/commands", {"command": "run", "app": "default"})
+    page = (await tabs.open(f"{running.url}/?lang=ko")).page
+    await page.locator("#latest details summary").click()
+    exact = page.locator("#latest details p")
+    await expect(exact).to_contain_text("기준 30% 이내입니다")
+    assert await exact.get_attribute("lang") is None
+
+
+async def test_re_embedding_that_changes_nothing_says_so(loop: Loops, tabs: Tabs) -> None:
+    running = await loop()
+    await running.post("/documents", {"source": "faq.md", "content": "Books can be returned within 14 days."})
+    page = (await tabs.open(f"{running.url}/?lang=en")).page
+    await expect(figure(page, "Active generation")).to_contain_text("since")
+    await page.locator("[data-command=reembed]").click()
+    await page.locator("#action-send").click()
+    await expect(page.locator("#actions-done")).to_contain_text("No document has changed")

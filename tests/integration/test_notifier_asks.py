@@ -239,6 +239,20 @@ async def test_stranger_s_press_does_nothing_and_tells_them_why(
     assert await commanded(database) == []
 
 
+async def test_press_that_the_database_is_too_slow_for_is_told_so(
+    listening: Runtime, slack: FakeSlack, database: Database
+) -> None:
+    value = await told(listening)
+    async with database.transaction() as connection:
+        await connection.execute("lock table feedback_loop.slack_action in access exclusive mode")
+        answer = await presses(listening, "do_pause", value, slack.response_url)
+        said = await reply(slack)
+    assert answer.status == 200
+    assert said["response_type"] == "ephemeral" and "잠시 뒤에 다시" in said["text"]
+    await presses(listening, "do_pause", value, slack.response_url)
+    assert [type for type, _ in await commanded(database)] == ["loop.paused"]
+
+
 async def test_button_of_no_report_does_nothing(
     listening: Runtime, slack: FakeSlack, database: Database
 ) -> None:

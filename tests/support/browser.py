@@ -32,7 +32,7 @@ NAMES = (
 )
 STARTUP = 60.0
 """Seconds until Chromium must listen."""
-PATIENCE = 20_000
+PATIENCE = 60_000
 """Milliseconds that a test waits for what should appear: it takes none of them but on a busy machine."""
 ADVICE = """\
 The page's tests need a Chromium, and there is none. One of these helps:

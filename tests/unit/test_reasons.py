@@ -8,9 +8,9 @@ import pytest
 
 from services.analyzer.aftermath import rollback
 from shared.events import Aftermath, Because
-from shared.policy import REASONS, Z95, evidence
+from shared.policy import REASONS, Z95, decide, evidence
 from shared.reasons import WORDING, in_all_languages, say
-from tests.unit.test_policy import AS_OF, SENTENCES, WILSON, decide
+from tests.unit.test_policy import AS_OF, SENTENCES, WILSON
 
 HANGUL = re.compile("[가-힣]")
 VOTES = Because(
@@ -46,7 +46,7 @@ def test_decision_in_korean() -> None:
     over = Because(code="lower_bound_over_threshold", figures={"threshold": 0.3})
     assert say([VOTES, over], "ko") == (
         "최근 7일 피드백 100개 중 41개가 부정(41.0%, z=2.24 구간 30.7%–52.2%):"
-        " 구간의 하한이 기준 30%을(를) 넘었습니다"
+        " 구간의 하한이 기준(30%)을 넘었습니다"
     )
 
 
