@@ -15,7 +15,7 @@ from uuid import UUID
 import aiohttp
 
 from services.notifier.notice import headers
-from shared.outgoing import Redirected, no_redirects
+from shared.outgoing import Redirected, no_redirects, traced
 
 __all__ = ["TIMEOUT", "Endpoint", "NotTaken"]
 
@@ -90,7 +90,7 @@ class Endpoint:
                 trust_env=True,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
-                middlewares=[no_redirects],
+                middlewares=[traced, no_redirects],
             )
         return self._made
 
