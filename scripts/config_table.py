@@ -44,8 +44,10 @@ KOREAN = {
         "pgvector가 있는 PostgreSQL. 비워 두면 `DATA_DIR`에 내장 PostgreSQL 18을 띄웁니다"
     ),
     "Most connections one process opens to PostgreSQL": "프로세스 하나가 PostgreSQL에 여는 최대 연결 수",
-    "RabbitMQ (`amqp://` or `amqps://`); not set: the bus within one process": (
-        "RabbitMQ 주소(`amqp://` 또는 `amqps://`). 비워 두면 프로세스 안의 버스를 씁니다"
+    "RabbitMQ (`amqp://` or `amqps://`); not set: the bus within one process. `${NAME}` in it, as in"
+    " `DATABASE_URL`, stands for another variable": (
+        "RabbitMQ 주소(`amqp://` 또는 `amqps://`). 비워 두면 프로세스 안의 버스를 씁니다. `DATABASE_URL`에서처럼"
+        " `${NAME}`은 다른 환경 변수의 값으로 채웁니다"
     ),
     "Kind of RabbitMQ queue to declare": "선언할 RabbitMQ 큐의 종류",
     "Topic exchange, and the prefix of every queue's name": "토픽 익스체인지 이름이자 모든 큐 이름의 접두사",
@@ -82,6 +84,9 @@ KOREAN = {
     ),
     "Minutes after a run's start in which further hits join it": (
         "실행이 시작된 뒤, 이후의 호출이 같은 실행에 합류하는 시간(분)"
+    ),
+    "Where the trigger runs, for the command `feedback-loop trigger` (default: this machine)": (
+        "`feedback-loop trigger` 명령이 호출할 트리거의 주소 (기본값: 이 컴퓨터)"
     ),
     "API key of cron-job.org, for `feedback-loop schedule` alone": (
         "cron-job.org의 API 키. `feedback-loop schedule`만 씁니다"
@@ -183,7 +188,7 @@ class Untranslated(Exception):
 
 def main(arguments: list[str]) -> int:
     try:
-        texts = {name: _replaced(ROOT / name, _table(language)) for name, language in READMES.items()}
+        texts = {name: _replaced(ROOT / name, table(language)) for name, language in READMES.items()}
     except Untranslated as missing:
         print(f"config_table: no Korean for {str(missing)!r}: add it to KOREAN", file=sys.stderr)
         return 1
@@ -206,7 +211,7 @@ def _replaced(path: Path, table: str) -> str:
     return f"{before}{start}\n{table}\n{end}{after}"
 
 
-def _table(language: str) -> str:
+def table(language: str) -> str:
     def said(english: str) -> str:
         if language == "en":
             return english

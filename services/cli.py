@@ -95,14 +95,15 @@ def up(sample: bool) -> None:
 
 
 @main.command()
-@click.argument("service", type=click.Choice(NAMES))
-def run(service: str) -> None:
-    """Run one service (with RabbitMQ between them)."""
+@click.argument("service", type=click.Choice(NAMES), nargs=-1, required=True)
+def run(service: tuple[str, ...]) -> None:
+    """Run one service (with RabbitMQ between them), or several in one process on one port."""
     with _importing():
         from shared.process import run_alone
 
-        builder = importlib.import_module(f"services.{service}.build").build
-    run_alone(builder)
+        names = dict.fromkeys(service)
+        builders = [importlib.import_module(f"services.{name}.build").build for name in names]
+    run_alone(*builders)
 
 
 @main.command()
@@ -115,13 +116,18 @@ def demo() -> None:
 
 
 @main.command()
-@click.option("--url", help="Where the trigger runs  [default: http://localhost:$PORT]")
+@click.option("--url", help="Where the trigger runs  [default: TRIGGER_URL, or http://localhost:$PORT]")
 @click.option("--app", help="Which app  [default: every app with votes]")
-def trigger(url: str | None, app: str | None) -> None:
+@click.option("--scheduled", is_flag=True, help="The next scheduled report counts from here.")
+@click.option(
+    "--retry-for", default=0, show_default=True, type=click.IntRange(0, 60), metavar="MINUTES",
+    help="Try again for so long where it cannot be reached, or not now.",
+)  # fmt: skip
+def trigger(url: str | None, app: str | None, scheduled: bool, retry_for: int) -> None:
     """Start a run now, as the scheduler does."""
-    from services.errands import hit
+    from services.calls import hit
 
-    _run(hit(_settings(), url, app))
+    _run(hit(_settings(), url, app, scheduled, timedelta(minutes=retry_for)))
 
 
 @main.command()

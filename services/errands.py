@@ -7,7 +7,6 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
-import aiohttp
 import click
 from pydantic import ValidationError
 from rich.console import Console
@@ -29,7 +28,6 @@ from shared.settings import Settings
 from shared.vote_token import VoteToken, issue
 
 __all__ = [
-    "hit",
     "import_votes",
     "ingest_folder",
     "make_vote_token",
@@ -39,32 +37,6 @@ __all__ = [
     "show_search",
     "tell",
 ]
-
-
-async def hit(settings: Settings, url: str | None, app: str | None) -> None:
-    """Call `/run-feedback-loop` of a running trigger."""
-    address = (url or f"http://localhost:{settings.port}").rstrip("/") + "/run-feedback-loop"
-    headers = {"User-Agent": "feedback-loop-cli"}
-    if settings.trigger_token:
-        headers["Authorization"] = f"Bearer {settings.trigger_token.get_secret_value()}"
-    timeout = aiohttp.ClientTimeout(total=30)
-    try:
-        async with (
-            aiohttp.ClientSession(headers=headers, timeout=timeout) as session,
-            session.post(address, json={"app": app} if app else {}, allow_redirects=False) as response,
-        ):
-            text = await response.text()
-            if 300 <= response.status < 400:
-                raise click.ClickException(
-                    f"{address} redirects ({response.status}): give --url where it leads"
-                )
-            if response.status != 200:
-                raise click.ClickException(f"{address} answered {response.status}: {text}")
-    except aiohttp.ClientError as error:
-        raise click.ClickException(
-            f"cannot reach {address}: {error}; is `feedback-loop up` running?"
-        ) from None
-    click.echo(text)
 
 
 async def ingest_folder(settings: Settings, path: Path, app: str) -> None:

@@ -16,12 +16,12 @@ __all__ = ["run_alone", "serve"]
 log = logging.getLogger(__name__)
 
 
-def run_alone(builder: Builder) -> None:
-    """Run one service until SIGTERM; what is wrong with the settings ends it with 1 and a line."""
+def run_alone(*builders: Builder) -> None:
+    """Run a service, or several on one port, until SIGTERM; what is wrong with the settings ends it with 1 and a line."""
     try:
         settings = load()
         configure_logs(settings.log_format, settings.log_level)
-        asyncio.run(serve(Runtime(settings, [builder])))
+        asyncio.run(serve(Runtime(settings, builders)))
     except SettingsError as error:
         sys.exit(f"Error: {error}")
 

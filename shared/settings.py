@@ -7,12 +7,13 @@ against these names.
 
 from __future__ import annotations
 
+import os
 import re
 from base64 import b64decode
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
@@ -24,6 +25,7 @@ __all__ = ["Settings", "SettingsError", "duration", "load"]
 
 _SCHEMES = {"database_url": ("postgresql", "postgres"), "amqp_url": ("amqp", "amqps")}
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^:\[\]]*)(:\d{0,5})?", re.ASCII)
+_NAMED = re.compile(r"\$\{(\w+)\}", re.ASCII)
 _DURATION = re.compile(r"(\d{1,5})\s*([mhd])", re.ASCII)
 RENDER_PROXIES = 3
 """Render's header reads "caller, Cloudflare, Render" (https://github.com/arcjet/arcjet-js/issues/5411);
@@ -35,6 +37,18 @@ def duration(text: str) -> timedelta | None:
     """The time that `90m`, `24h` or `7d` says; None for anything else."""
     found = _DURATION.fullmatch(text)
     return timedelta(**{_UNITS[found[2]]: int(found[1])}) if found else None
+
+
+def _variable(named: re.Match[str]) -> str:
+    """What `${NAME}` stands for: that environment variable, percent-encoded.
+
+    Raises:
+        ValueError: it is not set.
+    """
+    value = os.environ.get(named[1])
+    if not value:
+        raise ValueError(f"names {named[0]}, which is not set in the environment")
+    return quote(value, safe="")
 
 
 def _is_address(text: str, schemes: tuple[str, ...]) -> bool:
@@ -86,7 +100,9 @@ class Settings(BaseSettings):
         5, ge=2, le=50, description="Most connections one process opens to PostgreSQL"
     )
     amqp_url: SecretStr | None = Field(
-        None, description="RabbitMQ (`amqp://` or `amqps://`); not set: the bus within one process"
+        None,
+        description="RabbitMQ (`amqp://` or `amqps://`); not set: the bus within one process. `${NAME}` in it,"
+        " as in `DATABASE_URL`, stands for another variable",
     )
     amqp_queue_type: Literal["quorum", "classic"] = Field(
         "quorum", description="Kind of RabbitMQ queue to declare"
@@ -140,6 +156,10 @@ class Settings(BaseSettings):
     )
     trigger_window: int = Field(
         20, ge=1, le=1440, description="Minutes after a run's start in which further hits join it"
+    )
+    trigger_url: str | None = Field(
+        None,
+        description="Where the trigger runs, for the command `feedback-loop trigger` (default: this machine)",
     )
     cron_job_org_api_key: SecretStr | None = Field(
         None, description="API key of cron-job.org, for `feedback-loop schedule` alone"
@@ -261,6 +281,12 @@ class Settings(BaseSettings):
         description="File of questions and the documents they should find, that no retrain may make worse",
     )
     embedding_batch: int = Field(32, ge=1, le=512, description="Chunks in one embedding batch")
+
+    @field_validator("database_url", "amqp_url", mode="before")
+    @classmethod
+    def _filled_in(cls, value: object) -> object:
+        """Platforms hand out a broker's host and password one by one, and the password in base64."""
+        return _NAMED.sub(_variable, value) if isinstance(value, str) else value
 
     @field_validator("database_url", "amqp_url")
     @classmethod

@@ -18,7 +18,7 @@ from aiohttp import web
 from click import ClickException
 
 from services import doctor
-from services.errands import hit
+from services.calls import hit
 from services.notifier.destinations import Message, Posted
 from services.notifier.failures import NotPosted
 from services.notifier.slack import Bot, Webhook

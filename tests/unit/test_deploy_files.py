@@ -28,27 +28,6 @@ PASSWORDS = {
 }
 COMPOSE_ONLY = PASSWORDS | {"BIND"}  # explained at the top of the file
 
-# The fields of Render's Blueprint reference that a web service on the free plan can have.
-RENDER_ROOT = {"services", "databases", "envVarGroups", "projects", "ungrouped", "previews"}
-RENDER_SERVICE = {
-    *(
-        "type",
-        "name",
-        "runtime",
-        "plan",
-        "region",
-        "repo",
-        "branch",
-        "rootDir",
-        "buildCommand",
-        "startCommand",
-    ),
-    *("dockerCommand", "dockerContext", "dockerfilePath", "healthCheckPath", "autoDeployTrigger", "domains"),
-    *("buildFilter", "envVars"),
-}
-RENDER_RUNTIMES = {"docker", "image", "elixir", "go", "node", "python", "ruby", "rust", "static"}
-RENDER_REGIONS = {"oregon", "ohio", "virginia", "frankfurt", "singapore"}
-
 
 @pytest.fixture(autouse=True)
 def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,15 +39,6 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def compose() -> dict[str, Any]:
     content: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
     return content
-
-
-@pytest.fixture
-def web() -> dict[str, Any]:
-    blueprint = yaml.safe_load((ROOT / "render.yaml").read_text())
-    assert set(blueprint) <= RENDER_ROOT
-    (service,) = blueprint["services"]
-    assert isinstance(service, dict)
-    return service
 
 
 def interpolated(value: object) -> str:
@@ -143,38 +113,6 @@ def test_compose_opens_no_port_to_everyone_by_default(compose: dict[str, Any]) -
     for service in compose["services"].values():
         for port in service.get("ports", []):
             assert interpolated(port).startswith("127.0.0.1:")
-
-
-def test_render_blueprint_has_documented_fields_only(web: dict[str, Any]) -> None:
-    assert set(web) <= RENDER_SERVICE
-    assert web["type"] == "web"
-    assert web["plan"] == "free"
-    assert web["runtime"] in RENDER_RUNTIMES
-    assert web["region"] in RENDER_REGIONS
-    assert web["healthCheckPath"] == "/healthz"
-    for variable in web["envVars"]:
-        key, *source = variable  # YAML keeps the order: the key comes first
-        assert key == "key"
-        assert source in (["value"], ["sync"], ["generateValue"]), variable
-        assert variable.get("sync") is not True, "`sync: true` is no field of Render's"
-        assert isinstance(variable.get("value", ""), str)
-
-
-def test_render_environment_is_known_valid_and_keeps_no_secret(web: dict[str, Any]) -> None:
-    variables = {variable["key"]: variable for variable in web["envVars"]}
-    assert len(variables) == len(web["envVars"])
-    assert set(variables) <= SETTINGS
-    fixed = {key: variable["value"] for key, variable in variables.items() if "value" in variable}
-    settings_from(fixed)
-    secret = {
-        name.upper() for name, field in Settings.model_fields.items() if "Secret" in str(field.annotation)
-    }
-    assert not secret & set(fixed)
-
-
-def test_render_makes_the_tokens_that_keep_strangers_out(web: dict[str, Any]) -> None:
-    made = {variable["key"] for variable in web["envVars"] if variable.get("generateValue")}
-    assert made == {"TRIGGER_TOKEN", "API_TOKEN", "ADMIN_TOKEN", "VOTE_TOKEN_SECRET"}
 
 
 def test_env_example_shows_every_setting_with_its_default(tmp_path: Path) -> None:
