@@ -6,6 +6,7 @@ sections of the READMEs become pages, and what is none (a folder, a source file)
 
 from __future__ import annotations
 
+import functools
 import os
 import posixpath
 import re
@@ -24,6 +25,10 @@ MOVED = {"SECURITY.md": "reference/security.md", "CHANGELOG.md": "reference/chan
 """File of the repository → page of the site."""
 
 SECTIONS = {
+    "how-to/connect.md": ("README.md", "Connect your chatbot"),
+    "how-to/connect.ko.md": ("README.ko.md", "챗봇 연결하기"),
+    "how-to/trigger.md": ("README.md", "Trigger it from another service"),
+    "how-to/trigger.ko.md": ("README.ko.md", "다른 서비스에서 실행하기"),
     "how-to/troubleshoot.md": ("README.md", "Troubleshooting"),
     "how-to/troubleshoot.ko.md": ("README.ko.md", "문제 해결"),
 }
@@ -36,6 +41,8 @@ PLACES = {
     "README.ko.md#명령줄": "reference/cli.md",
     "README.md#troubleshooting": "how-to/troubleshoot.md",
     "README.ko.md#문제-해결": "how-to/troubleshoot.md",
+    "README.md#the-knowledge-base": "how-to/connect.md#the-knowledge-base",
+    "README.ko.md#지식-베이스": "how-to/connect.md#지식-베이스",
     "README.md#tokens": "how-to/connect.md#tokens",
     "README.ko.md#토큰": "how-to/connect.md#토큰",
     "README.md": "index.md",
@@ -48,19 +55,28 @@ _FENCED = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 
 
 def on_config(config: MkDocsConfig) -> Any:
+    _made.cache_clear()
     config.watch.extend(str(ROOT / name) for name in ("scripts/site", "README.md", "README.ko.md", *MOVED))
     return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
+    for path in _made():
+        # Not `File.generated`: the plugin for languages asks where a page lies.
+        files.append(File(path, config.docs_dir, config.site_dir, config.use_directory_urls))
+    return files
+
+
+def on_page_read_source(page: Page, config: MkDocsConfig) -> str | None:
+    return _made().get(page.file.src_uri)
+
+
+@functools.cache
+def _made() -> dict[str, str]:
+    """The path of each page that lies nowhere → its Markdown."""
     pages = reference.pages()
     pages |= {page: (ROOT / name).read_text(encoding="utf-8") for name, page in MOVED.items()}
-    pages |= {page: _section(*where) for page, where in SECTIONS.items()}
-    for path, content in pages.items():
-        made = File.generated(config, path, content=content)
-        made.src_dir = config.docs_dir  # the plugin for languages asks where a page lies
-        files.append(made)
-    return files
+    return pages | {page: _section(*where) for page, where in SECTIONS.items()}
 
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:

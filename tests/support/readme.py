@@ -1,4 +1,4 @@
-"""The fenced blocks of both READMEs."""
+"""The fenced blocks of the READMEs and of the documents."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["ENGLISH", "KOREAN", "ROOT", "Block", "block", "blocks"]
+__all__ = ["ENGLISH", "KOREAN", "PAGES", "ROOT", "Block", "block", "blocks"]
 
 ROOT = Path(__file__).parents[2]
 ENGLISH, KOREAN = ROOT / "README.md", ROOT / "README.ko.md"
+PAGES = [ENGLISH, KOREAN, *sorted((ROOT / "docs").rglob("*.md"))]
+"""Every page whose commands are run, or say what they need."""
 
-_BLOCK = re.compile(r"(?:<!-- ([^\n]+) -->\n)?```(\w+)\n(.*?)```", re.DOTALL)
+_BLOCK = re.compile(r"(?:<!-- ([^\n]+) -->\n)?^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,6 @@ def blocks(path: Path) -> list[Block]:
 
 
 def block(comment: str) -> Block:
-    """The English README's block with this comment before it."""
-    (found,) = [block for block in blocks(ENGLISH) if block.comment == comment]
-    return found
+    """The block with this comment before it, of the English page that has it first."""
+    english = [page for page in PAGES if not page.name.endswith(".ko.md")]
+    return next(found for page in english for found in blocks(page) if found.comment == comment)
