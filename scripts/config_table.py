@@ -46,8 +46,8 @@ KOREAN = {
     "Most connections one process opens to PostgreSQL": "프로세스 하나가 PostgreSQL에 여는 최대 연결 수",
     "RabbitMQ (`amqp://` or `amqps://`); not set: the bus within one process. `${NAME}` in it, as in"
     " `DATABASE_URL`, stands for another variable": (
-        "RabbitMQ 주소(`amqp://` 또는 `amqps://`). 비워 두면 프로세스 안의 버스를 씁니다. `DATABASE_URL`에서처럼"
-        " `${NAME}`은 다른 환경 변수의 값으로 채웁니다"
+        "RabbitMQ 주소(`amqp://` 또는 `amqps://`). 비워 두면 프로세스 안의 버스를 씁니다."
+        " `DATABASE_URL`에서처럼 `${NAME}`은 다른 환경 변수의 값으로 채웁니다"
     ),
     "Kind of RabbitMQ queue to declare": "선언할 RabbitMQ 큐의 종류",
     "Topic exchange, and the prefix of every queue's name": "토픽 익스체인지 이름이자 모든 큐 이름의 접두사",

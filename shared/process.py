@@ -17,7 +17,10 @@ log = logging.getLogger(__name__)
 
 
 def run_alone(*builders: Builder) -> None:
-    """Run a service, or several on one port, until SIGTERM; what is wrong with the settings ends it with 1 and a line."""
+    """Run a service, or several on one port, until SIGTERM.
+
+    What is wrong with the settings ends it with 1 and a line.
+    """
     try:
         settings = load()
         configure_logs(settings.log_format, settings.log_level)

@@ -101,8 +101,8 @@ class Settings(BaseSettings):
     )
     amqp_url: SecretStr | None = Field(
         None,
-        description="RabbitMQ (`amqp://` or `amqps://`); not set: the bus within one process. `${NAME}` in it,"
-        " as in `DATABASE_URL`, stands for another variable",
+        description="RabbitMQ (`amqp://` or `amqps://`); not set: the bus within one process. `${NAME}`"
+        " in it, as in `DATABASE_URL`, stands for another variable",
     )
     amqp_queue_type: Literal["quorum", "classic"] = Field(
         "quorum", description="Kind of RabbitMQ queue to declare"

@@ -82,7 +82,9 @@ def _made() -> dict[str, str]:
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
     """The page with its links made fit for the site."""
     here = page.file.src_uri
-    moved = {page: name for name, page in MOVED.items()} | {page: name for page, (name, _) in SECTIONS.items()}
+    moved = {page: name for name, page in MOVED.items()} | {
+        page: name for page, (name, _) in SECTIONS.items()
+    }
     source = moved.get(here, f"docs/{here}")
     parts = _FENCED.split(markdown)
     parts[::2] = [_LINK.sub(lambda found: _linked(found, source, here), part) for part in parts[::2]]

@@ -69,7 +69,9 @@ def _command(name: str, command: click.Command) -> str:
         if (record := parameter.get_help_record(context)) and "--help" not in record[0]
     ]
     options = _table(("Option", "Meaning"), ((f"`{given}`", _cell(says)) for given, says in rows))
-    return "\n\n".join([f"## {name}", command.help or "", f"```text\n{usage}\n```", *([options] if rows else [])])
+    return "\n\n".join(
+        [f"## {name}", command.help or "", f"```text\n{usage}\n```", *([options] if rows else [])]
+    )
 
 
 # --- HTTP ---------------------------------------------------------------------------------------
@@ -78,8 +80,8 @@ def _command(name: str, command: click.Command) -> str:
 def _http(document: Json) -> str:
     parts = [
         "# HTTP",
-        "Made from the routes, as is the OpenAPI 3.1 document: [openapi.json](../contracts/openapi.json), also"
-        " at `/openapi.json` of every service, and as a page to try at `/docs`. Who may call what, and how"
+        "Made from the routes, as is the OpenAPI 3.1 document: [openapi.json](../contracts/openapi.json),"
+        " also at `/openapi.json` of every service, and as a page to try at `/docs`. Who may call what, and how"
         " often, is a [table of its own](security.md#who-may-call-what).",
     ]
     for tag in document["tags"]:

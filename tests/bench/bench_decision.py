@@ -59,7 +59,9 @@ def delays(a_day: int) -> dict[str, tuple[float, float]]:
         for rule, acted in acts(votes(rates, a_day, seed)):
             first = next((day + 1 for day, act in enumerate(acted[BEFORE:]) if act), np.inf)
             found.setdefault(rule, []).append(first)
-    return {rule: (float(np.median(d)), float(np.quantile(d, 0.95, method="higher"))) for rule, d in found.items()}
+    return {
+        rule: (float(np.median(d)), float(np.quantile(d, 0.95, method="higher"))) for rule, d in found.items()
+    }
 
 
 @pytest.mark.parametrize("a_day", [5, 20, 100, 1000])

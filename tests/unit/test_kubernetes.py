@@ -184,7 +184,7 @@ def test_the_address_leads_each_route_to_the_service_that_answers_it() -> None:
 
     def leads(path: str) -> str:
         fitting = [one for one in paths if one == "/" or path == one or path.startswith(f"{one}/")]
-        return paths[max(fitting, key=len)]
+        return str(paths[max(fitting, key=len)])
 
     for group in compose(Settings(_env_file=None)).groups:
         if group.name != "process":  # every process answers these

@@ -32,7 +32,9 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_block_of_commands_is_run_or_says_why_not(path: Path) -> None:
-    assert path.read_text(encoding="utf-8").count("\n```") == 2 * len(blocks(path)), "a block without language"
+    assert path.read_text(encoding="utf-8").count("\n```") == 2 * len(blocks(path)), (
+        "a block without language"
+    )
     for found in blocks(path):
         _, tested, name = found.comment.partition("test: ")
         if found.language in RUNNABLE:
