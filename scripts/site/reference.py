@@ -81,8 +81,8 @@ def _http(document: Json) -> str:
     parts = [
         "# HTTP",
         "Made from the routes, as is the OpenAPI 3.1 document: [openapi.json](../contracts/openapi.json),"
-        " also at `/openapi.json` of every service, and as a page to try at `/docs`. Who may call what, and how"
-        " often, is a [table of its own](security.md#who-may-call-what).",
+        " also at `/openapi.json` of every service, and as a page to try at `/docs`. Who may call what,"
+        " and how often, is a [table of its own](security.md#who-may-call-what).",
     ]
     for tag in document["tags"]:
         parts += [f"## {tag['name']}", tag["description"]]

