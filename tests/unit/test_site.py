@@ -1,4 +1,4 @@
-"""The documentation's site is whole: built strictly, its reference complete, nothing fetched from elsewhere."""
+"""The documentation's site: built strictly, its reference complete, nothing fetched from elsewhere."""
 
 from __future__ import annotations
 
