@@ -222,12 +222,46 @@ def search(question: str, k: int, app: str, as_json: bool) -> None:
     _run(show_search(_settings(log_level="WARNING"), question, k, app, as_json))
 
 
-@main.command("import")
-def import_() -> None:
-    """Read new votes from the tables feedback_log and conversation_log, now."""
-    from services.errands import import_votes
+FORMATS = ("csv", "jsonl", "langfuse", "phoenix", "openwebui")
 
-    _run(import_votes(_settings()))
+
+@main.command("import")
+@click.argument("path", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--format", "form", type=click.Choice(FORMATS), default="jsonl", help="[default: csv or jsonl]")
+@click.option("--app", help="Which app  [default: as the file says, else default]")
+@click.option("--score", default="user_feedback", show_default=True, help="Scores of this name are votes.")
+@click.option("--dry-run", is_flag=True, help="Only say what would become of it.")
+def import_(path: Path | None, form: str, app: str | None, score: str, dry_run: bool) -> None:
+    """Read the votes of a file: all of them or none; again, and nothing changes.
+
+    Without PATH: read new votes from the tables feedback_log and conversation_log, now.
+    """
+    if path is None:
+        from services.errands import import_votes
+
+        if app or dry_run:
+            raise click.UsageError("name the file to import")
+        _run(import_votes(_settings()))
+        return
+    from services.transfer.formats import Wanted
+    from services.transfer.importing import Order, import_file
+
+    order = Order(path, form, Wanted(app, score), dry_run)
+    _run(import_file(_settings(log_level="WARNING"), order))
+
+
+@main.command("export")
+@click.option("--format", "form", type=click.Choice([*FORMATS, "dataset"]), default="csv", show_default=True)
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="[default: print it]")
+@click.option("--app", help="Which app  [default: all]")
+@click.option("--days", type=click.IntRange(1, 3650), help="Of the last so many days  [default: any]")
+@click.option("--negative", is_flag=True, help="1 = 👎, as negative_user_feedback.")
+def export(form: str, output: Path | None, app: str | None, days: int | None, negative: bool) -> None:
+    """Write the votes to a file of another system's form, or as an evaluation dataset."""
+    from services.transfer.exporting import Request, export_votes
+
+    request = Request(form, output, app, days, negative)
+    _run(export_votes(_settings(log_level="WARNING"), request))
 
 
 @main.command()

@@ -7,7 +7,7 @@ queue up where they meet. Call them in a transaction, where there are several.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,7 +16,16 @@ from services.collector.bodies import Conversation
 from services.collector.votes import Changes, Key, Retraction, Vote
 from shared.database import Connection
 
-__all__ = ["Applied", "apply", "from_the_future", "is_one_statement", "record_conversations"]
+__all__ = [
+    "Applied",
+    "Entered",
+    "apply",
+    "enter",
+    "from_the_future",
+    "is_one_statement",
+    "record_conversations",
+    "unknown_conversations",
+]
 
 _KEY = "app, conversation_id, message_id, user_id, name"
 _KEYS = f"unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[]) as g ({_KEY})"
@@ -39,6 +48,13 @@ left join lateral (
     order by l.message_id = g.message_id desc, l.id desc limit 1
 ) s on true
 """
+# The reason for a 👎 says nothing about the 👍 that replaces it.
+_KEPT = "case when v.value = excluded.value then coalesce(excluded.{0}, v.{0}) else excluded.{0} end"
+# Said again it stays when it was cast, unless a time is given (and now() is none).
+_CAST_AT = (
+    "case when v.value = excluded.value and excluded.created_at = now() then v.created_at"
+    " else excluded.created_at end"
+)
 _CAST = f"""
 insert into feedback_loop.vote as v (app, conversation_id, message_id, user_id, name, value, reason_code,
     comment, citations, generation, source, metadata, created_at)
@@ -51,20 +67,43 @@ left join feedback_loop.conversation c using (app, conversation_id, message_id)
 order by 1, 2, 3, 4, 5
 on conflict (app, conversation_id, message_id, user_id, name, row_key) do update set
     value = excluded.value,
-    -- The reason for a 👎 says nothing about the 👍 that replaces it.
-    reason_code = case when v.value = excluded.value then coalesce(excluded.reason_code, v.reason_code)
-                       else excluded.reason_code end,
-    comment = case when v.value = excluded.value then coalesce(excluded.comment, v.comment)
-                   else excluded.comment end,
+    reason_code = {_KEPT.format("reason_code")},
+    comment = {_KEPT.format("comment")},
     citations = v.citations || excluded.citations,
     generation = coalesce(excluded.generation, v.generation),
     source = excluded.source,
     source_id = null,
     metadata = v.metadata || excluded.metadata,
-    -- Said again it stays when it was cast, unless a time is given (and now() is none).
-    created_at = case when v.value = excluded.value and excluded.created_at = now() then v.created_at
-                      else excluded.created_at end,
+    created_at = {_CAST_AT},
     updated_at = now()
+"""
+# As `_CAST`, of votes that were cast elsewhere: what is there already, or was said here later, stays.
+_ENTERED = f"""
+insert into feedback_loop.vote as v (app, conversation_id, message_id, user_id, name, row_key, value,
+    reason_code, comment, citations, generation, source, metadata, created_at)
+select g.app, g.conversation_id, g.message_id, g.user_id, g.name, k.row_key, g.value, g.reason_code,
+    g.comment, jsonb_strip_nulls(g.citations), coalesce(g.generation, c.generation, s.generation),
+    coalesce(g.source, 'import'), g.metadata, coalesce(g.created_at, now())
+from (select *, row_number() over () as n from {_VOTES}) g
+join unnest($14::text[]) with ordinality as k (row_key, n) using (n)
+left join feedback_loop.conversation c using (app, conversation_id, message_id)
+{_SEARCHED}
+order by 1, 2, 3, 4, 5, 6
+on conflict (app, conversation_id, message_id, user_id, name, row_key) do update set
+    value = excluded.value, reason_code = {_KEPT.format("reason_code")}, comment = {_KEPT.format("comment")},
+    citations = v.citations || excluded.citations, generation = coalesce(excluded.generation, v.generation),
+    metadata = v.metadata || excluded.metadata, created_at = {_CAST_AT}, updated_at = now()
+where v.created_at <= excluded.created_at and (v.value, v.reason_code, v.comment, v.citations, v.metadata,
+    v.generation, v.created_at) is distinct from (excluded.value, {_KEPT.format("reason_code")},
+    {_KEPT.format("comment")}, v.citations || excluded.citations, v.metadata || excluded.metadata,
+    coalesce(excluded.generation, v.generation), {_CAST_AT})
+returning xmax = 0 as new
+"""
+_UNKNOWN = """
+select n - 1 as position
+from unnest($1::text[], $2::text[], $3::text[]) with ordinality as g (app, conversation_id, message_id, n)
+where not exists (select from feedback_loop.conversation c where c.app = g.app
+    and c.conversation_id = g.conversation_id and c.message_id = g.message_id)
 """
 _ADD = f"""
 update feedback_loop.vote v set
@@ -117,6 +156,15 @@ class Applied:
     missing: Collection[int] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Entered:
+    """What became of votes that were cast elsewhere; the others were there already, or are older than what is
+    there."""
+
+    new: int
+    changed: int
+
+
 def is_one_statement(items: Iterable[Vote | Retraction]) -> bool:
     """Whether writing these takes one statement alone, so that it needs no transaction around it."""
     return all(
@@ -145,6 +193,24 @@ async def apply(connection: Connection, changes: Changes) -> Applied:
         found = {Key(*row) for row in rows}
         missing = [position for key, (position, _) in changes.additions.items() if key not in found]
     return Applied(retracted, missing)
+
+
+async def enter(connection: Connection, votes: Mapping[tuple[Key, str], Vote]) -> Entered:
+    """Enter votes that were cast elsewhere, each under its key and its `row_key`. Doing it again changes
+    nothing, and no vote that was cast here later is touched."""
+    row_keys = [row_key for _, row_key in votes]
+    rows = await connection.fetch(_ENTERED, *_columns(votes.values()), row_keys)
+    new = sum(row["new"] for row in rows)
+    return Entered(new, len(rows) - new)
+
+
+async def unknown_conversations(
+    connection: Connection, conversations: Sequence[Conversation]
+) -> list[Conversation]:
+    """Those of which nothing is recorded."""
+    keys = list(zip(*(one.key for one in conversations), strict=True)) or [()] * 3
+    rows = await connection.fetch(_UNKNOWN, *map(list, keys))
+    return [conversations[row["position"]] for row in rows]
 
 
 async def record_conversations(connection: Connection, conversations: Sequence[Conversation]) -> None:

@@ -11,7 +11,7 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 
-__all__ = ["BOM", "lines", "rows"]
+__all__ = ["BOM", "is_formula", "lines", "rows"]
 
 BOM = "\ufeff"
 """By this Excel knows UTF-8."""
@@ -41,5 +41,9 @@ def rows(cells: Iterable[Sequence[str | int | None]]) -> str:
 def _cell(cell: str | int | None) -> str | int | None:
     if not isinstance(cell, str):
         return cell
-    # A spreadsheet may drop the space before a formula.
-    return f"'{cell}" if cell.startswith(_FORMULA) or cell.lstrip().startswith(_FORMULA) else cell
+    return f"'{cell}" if is_formula(cell) else cell
+
+
+def is_formula(cell: str) -> bool:
+    """Whether a spreadsheet would take a cell for one. It may drop the space before it."""
+    return cell.startswith(_FORMULA) or cell.lstrip().startswith(_FORMULA)

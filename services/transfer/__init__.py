@@ -1,0 +1,1 @@
+"""Votes in and out: files of other systems imported, the ledger exported. No service: commands alone."""
