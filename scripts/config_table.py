@@ -32,6 +32,7 @@ KOREAN = {
     "Where it runs": "실행 환경",
     "Trigger": "트리거",
     "Access": "접근 권한",
+    "Mirror": "미러링",
     "Decision": "판정",
     "Report": "보고서",
     "Slack": "Slack",
@@ -141,6 +142,13 @@ KOREAN = {
     "Ids of the Slack users who may use `/ai-report` and the buttons, with commas between; empty: nobody": (
         "`/ai-report`와 버튼을 쓸 수 있는 Slack 사용자 ID(쉼표로 구분). 비우면 아무도 쓸 수 없습니다"
     ),
+    "`langfuse`: votes from now on are scores there too; `off`: nowhere": (
+        "`langfuse`: 지금부터의 투표를 Langfuse 점수로도 보냅니다. `off`: 보내지 않음"
+    ),
+    "Where Langfuse is": "Langfuse 주소",
+    "Public key of the Langfuse project": "Langfuse 프로젝트의 공개 키",
+    "Secret key of the Langfuse project": "Langfuse 프로젝트의 비밀 키",
+    "`0`: comments are not mirrored": "`0`: 의견은 보내지 않습니다",
     "`wilson`: act on what is certain; `ratio`: negative ratio over the threshold": (
         "`wilson`: 통계적으로 확실할 때만 조치, `ratio`: 부정 비율이 기준을 넘으면 조치"
     ),

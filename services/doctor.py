@@ -12,6 +12,7 @@ from typing import Literal
 import aiohttp
 import asyncpg
 from rich.console import Console
+from rich.markup import escape
 
 from services.glance import connect
 from services.rights import RightsError, as_rabbitmqctl, make_broker_users
@@ -21,6 +22,8 @@ from shared.bus import BusError, Topology
 from shared.database import Database
 from shared.embedding.models import make_embedder
 from shared.failures import Reject, Unavailable
+from shared.langfuse import SinkError
+from shared.mirror import make_sink
 from shared.outgoing import no_redirects
 from shared.runtime import Runtime
 from shared.settings import Settings
@@ -55,6 +58,7 @@ async def examine(settings: Settings) -> bool:
         _database,
         _broker,
         _slack,
+        _mirror,
         _embedder,
         _rest,
     ]
@@ -129,6 +133,8 @@ async def _look_inside(database: Database) -> list[Finding]:
         )
         webhook = await read_webhook(connection)
         dead = await connection.fetchval("select count(*) from feedback_loop.inbox where state = 'dead'")
+        waiting = await connection.fetchval("select count(*) from feedback_loop.mirror_due")
+        trouble = await connection.fetchval("select trouble from feedback_loop.mirror")
     findings = [Finding("ok", "pgvector", f"{vector} on PostgreSQL {version}, schema up to date")]
     if webhook is not None:
         troubled = webhook["disabled_at"] or webhook["failures"]
@@ -141,6 +147,9 @@ async def _look_inside(database: Database) -> list[Finding]:
     if dead:
         says = f"{dead} events were given up; feedback_loop.inbox and the dead-letter queue say why"
         findings.append(Finding("note", "dead letters", says))
+    if waiting and trouble:
+        says = f"{waiting} changes of votes wait: {escape(trouble)}"
+        findings.append(Finding("note", "mirror", says))
     return findings
 
 
@@ -247,6 +256,19 @@ async def _slack_bot(settings: Settings) -> Finding:
             "bad", "Slack", f"cannot be reached: {error}; is there a way out to {settings.slack_api_url}?"
         )
     return Finding("ok", "Slack", f"{who['user']} in {who['team']}, posting to {settings.slack_channel}")
+
+
+async def _mirror(settings: Settings) -> list[Finding]:
+    if settings.mirror == "off":
+        return []
+    sink = make_sink(settings)
+    try:
+        project = await sink.project()
+    except SinkError as error:
+        return [Finding("bad", "Langfuse", f"{error}; until then votes wait, and nothing is lost")]
+    finally:
+        await sink.close()
+    return [Finding("ok", "Langfuse", f"votes are mirrored to the project {escape(project)}")]
 
 
 async def _embedder(settings: Settings) -> list[Finding]:

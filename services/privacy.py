@@ -13,7 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from services.glance import connect
-from shared.database import Connection
+from shared.database import Connection, Database
+from shared.langfuse import SinkError
+from shared.mirror import make_mirror
 from shared.owner_tables import read_owner_tables
 from shared.settings import Settings
 
@@ -60,11 +62,34 @@ async def forget_person(settings: Settings, person: str, app: str | None, dry_ru
             removed = await forget(connection, person, app)
             if dry_run:
                 raise _DryRun
+        mirrored = await _forget_there(settings, database)
     except _DryRun:
-        pass
+        mirrored = None
     finally:
         await database.close()
     _print(removed, dry_run)
+    if mirrored is not None:
+        Console(highlight=False, soft_wrap=True, markup=False).print(mirrored)
+
+
+async def _forget_there(settings: Settings, database: Database) -> str | None:
+    """Delete the scores of votes that are gone where votes are mirrored to, and say whether that is done."""
+    mirror = make_mirror(settings, database)
+    if settings.mirror == "off":
+        sent = "select exists (select from feedback_loop.mirrored)"
+        async with database.connection() as connection:
+            left = await connection.fetchval(sent)
+        return "Scores that were mirrored once stay there: MIRROR is off." if left else None
+    try:
+        waiting = await mirror.drain() is not None
+        why = "what was sent a minute ago is deleted a little later" if waiting else None
+    except SinkError as error:
+        why = str(error)
+    finally:
+        await mirror.close()
+    if why is None:
+        return "The scores of these votes are deleted in Langfuse too."
+    return f"The scores are not deleted in Langfuse yet ({why}): the running services do it."
 
 
 async def forget(connection: Connection, person: str, app: str | None = None) -> dict[str, int]:

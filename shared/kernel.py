@@ -17,6 +17,7 @@ from shared.contract import Contract
 from shared.database import Database
 from shared.envelope import Envelope
 from shared.metrics import Metrics
+from shared.mirror import Mirror, make_mirror
 from shared.outbox import Outbox
 from shared.router import Registration
 from shared.settings import Settings
@@ -46,10 +47,13 @@ class Kernel:
     """It will not become ready again."""
     guard: Guard = field(init=False)
     """Who may call which route."""
+    mirror: Mirror = field(init=False)
+    """Where votes are shown too, if anywhere."""
     _embedder: Embedder | None = None
 
     def __post_init__(self) -> None:
         self.guard = Guard(self.settings)
+        self.mirror = make_mirror(self.settings, self.database)
 
     @property
     def metrics(self) -> Metrics:

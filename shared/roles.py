@@ -39,6 +39,14 @@ _INBOX = _RELAY | {
 _RUNS = {"run": "select, insert, update (hits, scheduled)"}
 """What a service needs that receives `feedback.evaluate`, on either side of the bus."""
 
+_MIRROR = {
+    "mirror": "select, update",
+    "mirror_due": "select, insert, delete",
+    "mirrored": "select, insert, update, delete",
+    "vote": "select",
+}
+"""What a service needs that sends votes to where they are mirrored."""
+
 _COMMANDS = (
     *("feedback.evaluate", "generation.requested", "rollback.requested"),
     *("loop.paused", "loop.resumed"),
@@ -75,6 +83,7 @@ ROLES = {
     ),
     "collector": Role(
         _RELAY
+        | _MIRROR
         | {
             "conversation": "select, insert, update",
             "search_log": "select",
@@ -86,6 +95,7 @@ ROLES = {
     "analyzer": Role(
         _INBOX
         | _RUNS
+        | _MIRROR
         | {
             "alert": "select, insert, update",
             "complaint": "select, insert, update",

@@ -133,6 +133,7 @@ class Runtime:
         if self._runner is not None:
             await self._runner.cleanup()
         await self.kernel.close_embedder()
+        await self.kernel.mirror.close()
         await self.kernel.outbox.close()
         try:
             await self.kernel.bus.close()

@@ -207,6 +207,15 @@ class Settings(BaseSettings):
         " (default: 3 on Render, else 0)",
     )
 
+    # Mirror
+    mirror: Literal["off", "langfuse"] = Field(
+        "off", description="`langfuse`: votes from now on are scores there too; `off`: nowhere"
+    )
+    mirror_url: str = Field("https://cloud.langfuse.com", description="Where Langfuse is")
+    mirror_public_key: SecretStr | None = Field(None, description="Public key of the Langfuse project")
+    mirror_secret_key: SecretStr | None = Field(None, description="Secret key of the Langfuse project")
+    mirror_comments: bool = Field(True, description="`0`: comments are not mirrored")
+
     # Decision
     policy: Literal["wilson", "ratio"] = Field(
         "wilson", description="`wilson`: act on what is certain; `ratio`: negative ratio over the threshold"
@@ -346,6 +355,19 @@ class Settings(BaseSettings):
         if value != "since_last" and (not _DURATION.fullmatch(value) or int(value[:-1]) == 0):
             raise ValueError("must be `since_last` or a duration such as 24h or 7d")
         return value
+
+    @field_validator("mirror_url")
+    @classmethod
+    def _web_address(cls, value: str) -> str:
+        if not _is_address(value, ("https", "http")) or "@" in value or "?" in value:
+            raise ValueError("must look like https://cloud.langfuse.com")
+        return value
+
+    @model_validator(mode="after")
+    def _mirror_is_whole(self) -> Settings:
+        if self.mirror != "off" and not (self.mirror_public_key and self.mirror_secret_key):
+            raise ValueError("MIRROR needs MIRROR_PUBLIC_KEY and MIRROR_SECRET_KEY")
+        return self
 
     @model_validator(mode="after")
     def _slack_is_whole(self) -> Settings:

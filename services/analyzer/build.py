@@ -38,8 +38,10 @@ def build(kernel: Kernel, embedder: Embedder | None = None) -> Service:
     async def start() -> None:
         await look_after(kernel.database, settings.retention_days)
         await recall(kernel.database, kernel.metrics)
+        await kernel.mirror.start()
 
     listener = Listener(kernel.database, (lambda: embedder) if embedder else kernel.embedder)
+
     return Service(
         name="analyzer",
         contract=CONTRACT,
@@ -49,6 +51,8 @@ def build(kernel: Kernel, embedder: Embedder | None = None) -> Service:
             Registration(LoopPaused, handlers.pause),
             Registration(LoopResumed, handlers.resume),
         ],
-        deps=handlers.Deps(kernel.database, rules, settings.report_window, listener, settings.retention_days),
+        deps=handlers.Deps(
+            kernel.database, rules, settings.report_window, listener, settings.retention_days, kernel.mirror
+        ),
         on_start=start,
     )

@@ -29,6 +29,7 @@ from shared.events import (
     RetrainRequested,
     derived,
 )
+from shared.mirror import Mirror
 from shared.owner_tables import read_owner_tables
 from shared.reasons import say
 from shared.retention import retain
@@ -47,6 +48,7 @@ class Deps:
         report_window: `REPORT_WINDOW`, where the event names none.
         listener: finds out what comments mean.
         retention: days that what users wrote is kept; 0: for ever.
+        mirror: sends what votes have become of late.
     """
 
     database: Database
@@ -54,6 +56,7 @@ class Deps:
     report_window: str
     listener: Listener
     retention: int = 0
+    mirror: Mirror | None = None
 
 
 async def evaluate(event: FeedbackEvaluate, work: UnitOfWork, deps: Deps) -> list[Event]:
@@ -64,6 +67,8 @@ async def evaluate(event: FeedbackEvaluate, work: UnitOfWork, deps: Deps) -> lis
         await read_owner_tables(connection)
         await retain(connection, deps.retention)
         start = await evaluation.window_start(connection, event, deps.report_window)
+    if deps.mirror is not None:
+        deps.mirror.soon()
     await fold(deps.database, event.app)
     heard = await deps.listener.hear(event.app, evaluation.look_back(start, event.as_of), event.as_of, run)
 

@@ -36,6 +36,7 @@ def build(kernel: Kernel) -> Service:
     async def start() -> None:
         # Beside the start, not in it: the first reading of a long history takes a while.
         reading.append(asyncio.create_task(_read_owner_tables(kernel)))
+        await kernel.mirror.start()
 
     async def stop() -> None:
         for task in reading:
@@ -67,6 +68,7 @@ async def _read_owner_tables(kernel: Kernel) -> None:
     except Exception:
         log.exception("the owner's tables could not be read")
     else:
+        kernel.mirror.soon()
         if any((read.votes, read.conversations, read.skipped)):
             log.info(
                 "read from the owner's tables: %d votes and %d conversations new or changed, %d rows skipped",

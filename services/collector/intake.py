@@ -59,6 +59,7 @@ class Intake:
         await self._connected()
         retracted = await self._singles.add(item)
         self._kernel.metrics.votes.add(_kind(item))
+        self._kernel.mirror.soon()
         return retracted
 
     async def take_all(self, items: Sequence[Vote | Retraction]) -> None:
@@ -77,6 +78,7 @@ class Intake:
         await self._in_transaction(write)
         for item in items:
             self._kernel.metrics.votes.add(_kind(item))
+        self._kernel.mirror.soon()
 
     async def record(self, answers: Sequence[Conversation]) -> None:
         """Record answers, all or none.

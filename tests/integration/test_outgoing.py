@@ -8,6 +8,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -27,6 +28,7 @@ from shared.bus import BusError, Topology
 from shared.database import Database, DatabaseUnavailable
 from shared.embedding.openai_api import OpenAIEmbedder
 from shared.failures import Reject
+from shared.langfuse import Langfuse, Score, SinkError
 from shared.outgoing import Redirected, no_redirects
 from shared.rabbit import RabbitBus
 from shared.runtime import Runtime
@@ -133,6 +135,16 @@ async def test_cron_job_orgs_key_stays_with_it(elsewhere: Elsewhere) -> None:
     async with aiohttp.ClientSession() as session:
         with pytest.raises(CronJobOrgError):
             await CronJobOrg(session, elsewhere.url, "key").jobs()
+    assert elsewhere.arrived == []
+
+
+async def test_mirrored_votes_stay_with_langfuse(elsewhere: Elsewhere) -> None:
+    sink = Langfuse(elsewhere.url, "pk", "sk")
+    score = Score(uuid.uuid4(), datetime.now(UTC), 0, "user_feedback", 1, None, "c")
+    for call in (sink.send([score]), sink.delete(score.id), sink.project()):
+        with pytest.raises(SinkError, match="MIRROR_URL"):
+            await call
+    await sink.close()
     assert elsewhere.arrived == []
 
 

@@ -19,7 +19,9 @@ ROOT = Path(__file__).parents[2]
 MIGRATIONS = ROOT / "shared" / "migrations"
 USE = re.compile(r"\b(insert into|update|delete from|from|join|using) feedback_loop\.(\w+)(?!\w*\()", re.I)
 NEEDS = {"insert into": "insert", "update": "update", "delete from": "delete"}
-KERNEL = {"attempt", "consumer", "inbox", "migration", "outbox", "run"}
+KERNEL = {
+    *("attempt", "consumer", "inbox", "migration", "mirror", "mirror_due", "mirrored", "outbox", "run"),
+}
 """Tables that the code in `shared` uses, in every service's name."""
 ELSEWHERE = {("folder_file", "delete")}
 """Where the table's name stands in a variable."""
