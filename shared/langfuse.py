@@ -13,6 +13,7 @@ redirect; no error holds a key. What is not: when Langfuse shows what it has acc
 
 from __future__ import annotations
 
+import base64
 import re
 import uuid
 from collections.abc import Sequence
@@ -104,7 +105,8 @@ class Langfuse:
 
     def __init__(self, url: str, public_key: str, secret_key: str, timeout: float = TIMEOUT) -> None:
         self._url = url.rstrip("/")
-        self._auth = aiohttp.BasicAuth(public_key, secret_key, "utf-8")
+        keys = base64.b64encode(f"{public_key}:{secret_key}".encode()).decode()
+        self._headers = {"Authorization": f"Basic {keys}"}
         self._timeout = timeout
         self._session: aiohttp.ClientSession | None = None
 
@@ -158,7 +160,7 @@ class Langfuse:
         """The answer's JSON; `gone`: 404 is as good as 2xx."""
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                auth=self._auth,
+                headers=self._headers,
                 timeout=aiohttp.ClientTimeout(total=self._timeout),
                 middlewares=[no_redirects],
                 connector=aiohttp.TCPConnector(force_close=True),  # calls are minutes apart

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -41,9 +42,15 @@ async def langfuse() -> AsyncIterator[FakeLangfuse]:
 async def mirror(database: Database, langfuse: FakeLangfuse) -> AsyncIterator[Mirror]:
     """One that is turned on, and sends when it is asked to."""
     made = Mirror(database, Langfuse(langfuse.url, *KEYS), timing=AT_ONCE)
-    await made.start()
+    await started(made)
     yield made
     await made.close()
+
+
+async def started(mirror: Mirror) -> None:
+    """Turn it on, and let what it does by itself at a start end."""
+    await mirror.start()
+    await wait_until(lambda: mirror._task is None or mirror._task.done())
 
 
 async def sql(database: Database, statement: str, *given: object) -> Any:
@@ -97,7 +104,7 @@ async def test_a_message_that_is_a_trace_gets_the_score(
 async def test_votes_from_before_are_not_mirrored(database: Database, langfuse: FakeLangfuse) -> None:
     await cast(database, "before")
     mirror = Mirror(database, Langfuse(langfuse.url, *KEYS), timing=AT_ONCE)
-    await mirror.start()
+    await started(mirror)
     await cast(database, "after")
     await mirror.drain()
     await mirror.close()
@@ -114,7 +121,7 @@ async def test_votes_that_come_from_langfuse_do_not_go_back(
 
 async def test_comments_stay_here_where_that_is_wanted(database: Database, langfuse: FakeLangfuse) -> None:
     mirror = Mirror(database, Langfuse(langfuse.url, *KEYS), comments=False, timing=AT_ONCE)
-    await mirror.start()
+    await started(mirror)
     await cast(database, "c", comment="qzcomment")
     await mirror.drain()
     await mirror.close()
@@ -210,7 +217,7 @@ async def test_a_vote_that_is_refused_for_good_holds_up_no_other(
 
 async def test_wrong_keys_are_told_without_the_keys(database: Database, langfuse: FakeLangfuse) -> None:
     mirror = Mirror(database, Langfuse(langfuse.url, "pk-lf-2", "sk-lf-other"), timing=AT_ONCE)
-    await mirror.start()
+    await started(mirror)
     await cast(database, "c")
     with pytest.raises(SinkError, match="MIRROR_SECRET_KEY") as refused:
         await mirror.drain()
@@ -235,8 +242,8 @@ async def test_a_process_that_died_after_sending_leaves_nothing_that_cannot_be_d
 async def test_a_score_is_not_deleted_before_it_has_settled(
     database: Database, langfuse: FakeLangfuse
 ) -> None:
-    mirror = Mirror(database, Langfuse(langfuse.url, *KEYS), timing=Timing(settle=3600))
-    await mirror.start()
+    mirror = Mirror(database, Langfuse(langfuse.url, *KEYS), timing=replace(AT_ONCE, settle=3600))
+    await started(mirror)
     await cast(database, "c")
     await mirror.drain()
     await sql(database, "delete from feedback_loop.vote")
@@ -267,7 +274,7 @@ async def test_what_changed_while_it_was_off_is_caught_up_with(
     await cast(database, "kept")
     await cast(database, "gone")
     await mirror.drain()
-    await Mirror(database, None).start()
+    await started(Mirror(database, None))
     await sql(database, "delete from feedback_loop.vote where conversation_id = 'gone'")
     await sql(database, "update feedback_loop.vote set value = 1, updated_at = now()")
     assert await sql(database, "select count(*) from feedback_loop.mirror_due") == 0
@@ -312,7 +319,7 @@ async def test_a_service_as_its_own_user_mirrors(
     own = Database(as_service(dsn, service))
     await own.connect()
     mirror = Mirror(own, Langfuse(langfuse.url, *KEYS), timing=AT_ONCE)
-    await mirror.start()
+    await started(mirror)
     await cast(database, "c")
     await mirror.drain()
     await sql(database, "delete from feedback_loop.vote")
