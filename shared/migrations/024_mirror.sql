@@ -25,6 +25,7 @@ create table feedback_loop.mirror_due (
     id   bigint generated always as identity primary key,
     vote bigint not null
 );
+create index mirror_due_vote on feedback_loop.mirror_due (vote);
 comment on table feedback_loop.mirror_due is 'Votes that have changed since they were sent, one row per change';
 
 create table feedback_loop.mirrored (
@@ -49,8 +50,16 @@ begin
     end if;
     if tg_op = 'DELETE' then
         insert into feedback_loop.mirror_due (vote) select id from gone where source <> kind;
-    else  -- what comes from there is there already
+    elsif tg_op = 'INSERT' then  -- what comes from there is there already
         insert into feedback_loop.mirror_due (vote) select id from fresh where source <> kind;
+    else
+        -- A vote from before is news once it is another one, not when it is stripped. Whoever sends notes it in
+        -- `mirrored` before it takes its mark away, so one of the two is seen.
+        insert into feedback_loop.mirror_due (vote)
+        select f.id from fresh f join gone g using (id)
+        where f.source <> kind and (f.value <> g.value
+            or exists (select from feedback_loop.mirrored m where m.vote = f.id)
+            or exists (select from feedback_loop.mirror_due d where d.vote = f.id));
     end if;
     return null;
 end $$;
@@ -58,6 +67,6 @@ end $$;
 create trigger vote_mirror_insert after insert on feedback_loop.vote
     referencing new table as fresh for each statement execute function feedback_loop.mark_mirror();
 create trigger vote_mirror_update after update on feedback_loop.vote
-    referencing new table as fresh for each statement execute function feedback_loop.mark_mirror();
+    referencing old table as gone new table as fresh for each statement execute function feedback_loop.mark_mirror();
 create trigger vote_mirror_delete after delete on feedback_loop.vote
     referencing old table as gone for each statement execute function feedback_loop.mark_mirror();

@@ -101,14 +101,30 @@ async def test_a_message_that_is_a_trace_gets_the_score(
     assert score["metadata"]["reason_code"] == "wrong"
 
 
-async def test_votes_from_before_are_not_mirrored(database: Database, langfuse: FakeLangfuse) -> None:
-    await cast(database, "before")
+async def test_votes_from_before_are_not_mirrored_unless_they_change(
+    database: Database, langfuse: FakeLangfuse
+) -> None:
+    for name in ("before", "stripped", "changed"):
+        await cast(database, name, comment="old", created_at=datetime(2020, 1, 1, tzinfo=UTC))
     mirror = Mirror(database, Langfuse(langfuse.url, *KEYS), timing=AT_ONCE)
     await started(mirror)
     await cast(database, "after")
+    change = "update feedback_loop.vote set {} where conversation_id = $1"
+    await sql(database, change.format("comment = null"), "stripped")
+    await sql(database, change.format("value = 1"), "changed")
     await mirror.drain()
     await mirror.close()
-    assert shown(langfuse) == [("after", 0)]
+    assert shown(langfuse) == [("after", 0), ("changed", 1)]
+
+
+async def test_what_is_stripped_here_is_stripped_there(
+    mirror: Mirror, database: Database, langfuse: FakeLangfuse
+) -> None:
+    await cast(database, "c", comment="qz", created_at=datetime(2020, 1, 1, tzinfo=UTC))
+    await mirror.drain()
+    await sql(database, "select feedback_loop.retain(1)")
+    await mirror.drain()
+    assert shown(langfuse, "sessionId", "comment") == [("c", None)]
 
 
 async def test_votes_that_come_from_langfuse_do_not_go_back(
