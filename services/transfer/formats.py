@@ -10,8 +10,9 @@ its metadata, as `feedback_loop`. Sources:
 - Phoenix, annotations of spans, traces and sessions as its REST API has them, and as its client's
   `get_span_annotations_dataframe` does: `src/phoenix/server/api/routers/v1/annotations.py` and
   `packages/phoenix-client` (github.com/Arize-ai/phoenix).
-- Open WebUI, the export of its feedback: `FeedbackModel` in `backend/open_webui/models/feedbacks.py`, made
-  by `MultiResponseMessages` and `ResponseMessage.svelte` (github.com/open-webui/open-webui).
+- Open WebUI, the export of its feedback, a list of `FeedbackModel` with the chat that was rated
+  (`backend/open_webui/models/feedbacks.py`, `backend/open_webui/routers/evaluations.py`; the reasons are
+  those of `src/lib/components/chat/Messages/RateComment.svelte`; github.com/open-webui/open-webui).
 """
 
 from __future__ import annotations
