@@ -358,7 +358,7 @@ class Settings(BaseSettings):
 
     @field_validator("mirror_url")
     @classmethod
-    def _web_address(cls, value: str) -> str:
+    def _mirror_address(cls, value: str) -> str:
         if not _is_address(value, ("https", "http")) or "@" in value or "?" in value:
             raise ValueError("must look like https://cloud.langfuse.com")
         return value
