@@ -31,12 +31,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from shared.events import Because
 from shared.requester import printable
 
-__all__ = ["FAR", "Cause", "Causes", "Dislike", "count", "sort"]
+__all__ = ["FAR", "Cause", "Causes", "Dislike", "Filed", "count", "sort"]
 
 Cause = Literal["retrieval_miss", "stale_document", "coverage_gap", "answer_fault", "unknown"]
 
@@ -64,6 +64,21 @@ _OF_THE_ANSWER = frozenset({"unclear", "tone", "slow", "unsafe"})
 _OF_RETRIEVAL = frozenset({"irrelevant", "source"})
 
 
+class Filed(NamedTuple):
+    """What is entered of a dislike.
+
+    Attributes:
+        said: digest of its comment; None where it says nothing.
+        group: the group that it is in.
+        by_code: that is its reason code's.
+    """
+
+    cause: str
+    said: str | None
+    group: str | None
+    by_code: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Dislike:
     """One 👎 and what is known of its answer.
@@ -78,6 +93,8 @@ class Dislike:
         citations: the user's own votes, chunk hash → 1 or 0.
         liked: what other users liked for the same question, of the chunks that search can show today.
         vote, voted, user: which vote it is, when it was cast, and whose it is; no cause depends on them.
+        comment: what the user wrote; no cause depends on it either.
+        filed: as an earlier evaluation entered it; None where none did.
     """
 
     reason: str | None = None
@@ -92,6 +109,8 @@ class Dislike:
     vote: int = 0
     voted: datetime | None = None
     user: str = ""
+    comment: str | None = None
+    filed: Filed | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 from itertools import pairwise
 from math import log
@@ -84,7 +85,7 @@ class Complaint:
 
 def clean(comment: str | None) -> str:
     """A comment as it is compared: one line, bounded; empty where it has neither letter nor digit."""
-    text = printable(comment or "", LONGEST)
+    text = printable(comment, LONGEST) if comment else ""
     return text if any(character.isalnum() for character in text) else ""
 
 
@@ -103,6 +104,7 @@ def group_id(run: UUID, vote: int) -> str:
     return uuid5(run, f"complaints\0{vote}").hex[:16]
 
 
+@lru_cache(1024)
 def code_group(app: str, code: str | None) -> str | None:
     """The id of a reason code's group; None where it makes none."""
     return uuid5(NAMESPACE_OID, f"complaints\0{app}\0{code}").hex[:16] if code and code != "other" else None

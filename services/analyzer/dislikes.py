@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
+from types import MappingProxyType
 
-from services.analyzer.causes import Dislike
+from asyncpg import Record
+
+from services.analyzer.causes import Dislike, Filed
 from shared.database import Connection
 
 __all__ = ["MOST_DISLIKES", "dislikes"]
@@ -21,16 +25,22 @@ MOST_LIKED = 20
 LONGEST = 1_000
 """Characters of a question that are read."""
 
+LONGEST_COMMENT = 2_000
+"""The same of a comment."""
+
+_NONE: Mapping[str, int] = MappingProxyType({})
+
 # `limit 1` (ids are unique) keeps each dislike a look-up by its key: joined, all conversations ever would be
 # read. `disliker <> user` is told from the aggregates: with all pairs of users, a question that thousands
 # voted on would take minutes.
 _DISLIKES = """
 with dislike as materialized (
   select d.* from (
-    select id from feedback_loop.vote
+    select id, left(comment, $8) as comment from feedback_loop.vote
     where app = $1 and name = 'user_feedback' and value = 0 and created_at > $2 and created_at <= $3
     order by created_at desc, id desc limit $4) newest
-  cross join lateral (select * from feedback_loop.dislike where id = newest.id limit 1) d
+  cross join lateral (
+    select d.*, newest.comment from feedback_loop.dislike d where d.id = newest.id limit 1) d
 ), newest as (
   select asked, user_id, chunk from feedback_loop.liked_citation where app = $1 and voted <= $3
   order by voted desc limit $5
@@ -46,33 +56,43 @@ with dislike as materialized (
   from ranked where rank <= $6 group by asked
 )
 select d.id, d.voted, d.user_id, d.reason_code, left(d.question, $7) as question,
-       coalesce(d.asked, '') as asked, d.shown, d.dense, d.lexical, d.text_left, d.votes_on_citations,
-       coalesce(b.chunks, '{}') as liked, coalesce(b.only_by, '{}') as only_by
+       coalesce(d.asked, '') as asked, d.shown, d.dense, d.lexical, d.text_left,
+       nullif(d.votes_on_citations, '{}') as votes_on_citations, b.chunks as liked, b.only_by, d.comment,
+       c.cause, c.said, c.group_id, c.reason_code is not null as by_code
 from dislike d left join best b on b.asked = d.asked and d.asked <> ''
+left join lateral (
+  select c.cause, c.said, c.group_id, g.reason_code from feedback_loop.complaint c
+  left join feedback_loop.complaint_group g on g.id = c.group_id where c.vote = d.id limit 1) c on true
 """
 
 
 async def dislikes(connection: Connection, app: str, start: datetime, end: datetime) -> list[Dislike]:
     """The newest dislikes cast in `(start, end]`, in no order."""
-    rows = await connection.fetch(_DISLIKES, app, start, end, MOST_DISLIKES, MOST_LIKES, MOST_LIKED, LONGEST)
-    return [
-        Dislike(
-            reason=row["reason_code"],
-            question=row["question"] or "",
-            asked=row["asked"],
-            shown=frozenset(row["shown"]),
-            dense=row["dense"],
-            lexical=row["lexical"],
-            text_left=row["text_left"],
-            citations=row["votes_on_citations"],
-            liked=frozenset(
-                chunk
-                for chunk, user in zip(row["liked"], row["only_by"], strict=True)
-                if user != row["user_id"]  # None: several users did
-            ),
-            vote=row["id"],
-            voted=row["voted"],
-            user=row["user_id"],
-        )
-        for row in rows
-    ]
+    rows = await connection.fetch(
+        _DISLIKES, app, start, end, MOST_DISLIKES, MOST_LIKES, MOST_LIKED, LONGEST, LONGEST_COMMENT
+    )
+    return [_dislike(row) for row in rows]
+
+
+def _dislike(row: Record) -> Dislike:
+    """Most are alike: what they do not have costs nothing."""
+    user, liked = row["user_id"], row["liked"]
+    return Dislike(
+        reason=row["reason_code"],
+        question=row["question"] or "",
+        asked=row["asked"],
+        shown=frozenset(row["shown"]),
+        dense=row["dense"],
+        lexical=row["lexical"],
+        text_left=row["text_left"],
+        citations=row["votes_on_citations"] or _NONE,
+        # None: several users did.
+        liked=frozenset(chunk for chunk, by in zip(liked, row["only_by"], strict=True) if by != user)
+        if liked
+        else frozenset(),
+        vote=row["id"],
+        voted=row["voted"],
+        user=user,
+        comment=row["comment"],
+        filed=row["cause"] and Filed(row["cause"], row["said"], row["group_id"], row["by_code"]),
+    )

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from services.analyzer.causes import Dislike, sort
+from services.analyzer.causes import Cause, Dislike, sort
 from services.analyzer.comments import Heard
 from services.analyzer.complaints import Complaint, clean, code_group, digest, enough, report
 from shared.database import Connection
@@ -20,28 +20,17 @@ from shared.events import ComplaintGroup
 
 __all__ = ["enter"]
 
-_KNOWN = """
-select v.id, left(v.comment, 2000) as comment, c.said, g.id as group_id
-from feedback_loop.vote v
-left join feedback_loop.complaint c on c.vote = v.id
-left join feedback_loop.complaint_group g on g.id = c.group_id and g.reason_code is null
-where v.id = any($1::bigint[])
-"""
-
 _MAKE = """
 insert into feedback_loop.complaint_group as g (id, app, label, reason_code)
 select id, $1, label, code from unnest($2::text[], $3::text[], $4::text[]) as n (id, label, code) order by id
 on conflict (id) do update set label = excluded.label
 """
 
-# In the order of their votes, and only what is new: who retracts votes meanwhile waits as little as can be.
+# In the order of their votes: whoever retracts votes meanwhile waits as little as can be.
 _ENTER = """
 insert into feedback_loop.complaint as c (vote, app, cause, group_id, said)
 select n.vote, $1, n.cause, n.group_id, n.said
 from unnest($2::bigint[], $3::text[], $4::text[], $5::text[]) as n (vote, cause, group_id, said)
-where not exists (
-  select from feedback_loop.complaint o where o.vote = n.vote
-    and (o.group_id, o.said) is not distinct from (n.group_id, n.said) and ($6 or o.cause = n.cause))
 order by n.vote
 on conflict (vote) do update set cause = case when $6 then c.cause else excluded.cause end,
     group_id = excluded.group_id, said = excluded.said, judged_at = now()
@@ -75,6 +64,13 @@ class _Entry:
     said: str | None
     group: str | None
 
+    def is_new(self, cause: Cause, late: bool) -> bool:
+        """Whether it is not entered, or otherwise; where `late` its cause stays."""
+        filed = self.dislike.filed
+        if filed is None:
+            return True
+        return (filed.group, filed.said) != (self.group, self.said) or not (late or filed.cause == cause)
+
 
 async def enter(
     connection: Connection,
@@ -98,15 +94,18 @@ async def enter(
     entries = await _entries(connection, dislikes, heard)
     entries, codes = await _with_codes(connection, app, entries)
     labels = await _labels(connection, app, entries, heard.labels, codes)
-    await connection.execute(
-        _ENTER,
-        app,
-        [one.dislike.vote for one in entries],
-        [sort(one.dislike) for one in entries],
-        [one.group for one in entries],
-        [one.said for one in entries],
-        late,
-    )
+    causes = [sort(one.dislike) for one in entries]
+    new = [(one, cause) for one, cause in zip(entries, causes, strict=True) if one.is_new(cause, late)]
+    if new:
+        await connection.execute(
+            _ENTER,
+            app,
+            [one.dislike.vote for one, _ in new],
+            [cause for _, cause in new],
+            [one.group for one, _ in new],
+            [one.said for one, _ in new],
+            late,
+        )
     await _keep_vectors(connection, app, heard, late)
     await connection.execute(_CLOSE, app)
     complaints = [
@@ -119,15 +118,14 @@ async def enter(
 
 async def _entries(connection: Connection, dislikes: Sequence[Dislike], heard: Heard) -> list[_Entry]:
     """Each dislike with the group that its comment is in."""
-    rows = {row["id"]: row for row in await connection.fetch(_KNOWN, [one.vote for one in dislikes])}
     # A group that was found may have lost its last vote meanwhile.
     there = await _there(connection, {one.group for one in heard.groups.values()}) | heard.labels.keys()
     entries = []
     for one in dislikes:
-        row, found = rows[one.vote], heard.groups.get(one.vote)
-        text = clean(row["comment"])
+        filed, found = one.filed, heard.groups.get(one.vote)
+        text = clean(one.comment)
         said = digest(text) if text else None
-        group = row["group_id"] if row["said"] == said else None
+        group = filed.group if filed is not None and not filed.by_code and filed.said == said else None
         if group is None and found is not None and found.said == said and found.group in there:
             group = found.group
         entries.append(_Entry(one, text, said, group))
@@ -166,8 +164,8 @@ async def _labels(
     """Make or rename the groups that the entries are in; the labels of all of them."""
     used = sorted({one.group for one in entries if one.group})
     written = {id: label for id, label in {**heard, **codes}.items() if id in used}
-    ids = list(written)
-    await connection.execute(_MAKE, app, ids, [written[id] for id in ids], [codes.get(id) for id in ids])
+    if ids := list(written):
+        await connection.execute(_MAKE, app, ids, [written[id] for id in ids], [codes.get(id) for id in ids])
     rows = await connection.fetch(
         "update feedback_loop.complaint_group set seen_at = now() where id = any($1::text[])"
         " returning id, label",
@@ -177,22 +175,24 @@ async def _labels(
 
 
 async def _there(connection: Connection, groups: Iterable[str]) -> set[str]:
+    if not (asked := list(groups)):
+        return set()
     rows = await connection.fetch(
-        "select id from feedback_loop.complaint_group where id = any($1::text[])", list(groups)
+        "select id from feedback_loop.complaint_group where id = any($1::text[])", asked
     )
     return {row["id"] for row in rows}
 
 
 async def _keep_vectors(connection: Connection, app: str, heard: Heard, late: bool) -> None:
-    votes = list(heard.vectors)
-    await connection.execute(
-        _KEEP,
-        heard.model,
-        votes,
-        [heard.vectors[vote][0] for vote in votes],
-        [heard.vectors[vote][1] for vote in votes],
-        [vote in heard.core for vote in votes],
-    )
+    if votes := list(heard.vectors):
+        await connection.execute(
+            _KEEP,
+            heard.model,
+            votes,
+            [heard.vectors[vote][0] for vote in votes],
+            [heard.vectors[vote][1] for vote in votes],
+            [vote in heard.core for vote in votes],
+        )
     if heard.looked_at and not late:
         await connection.execute(_FORGET, app, list(heard.looked_at))
 
