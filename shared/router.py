@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from shared.arrivals import Arrivals
 from shared.bus import RELAYED, Bus, BusError, Delivery, Subscription
 from shared.database import Database, is_conflict, is_unavailable
 from shared.envelope import Envelope, InvalidMessage, Message, decode, encode, event_id
@@ -87,6 +88,7 @@ class Router:
         self._deps = deps
         self._database = database
         self._inbox = Inbox(database, consumer)
+        self._arrivals = Arrivals(database)
         self._bus = bus
         self._outbox = outbox
         self._adopt = adopt
@@ -211,7 +213,7 @@ class Router:
         registration = self._handlers[envelope.type]
         for last in (False, False, True):
             try:
-                async with UnitOfWork(self._database, envelope, self.consumer) as work:
+                async with UnitOfWork(self._database, envelope, self.consumer, self._arrivals) as work:
                     following = await registration.handle(envelope.event, work, self._deps)
                     produced = [envelope.follow(event, self.consumer) for event in following]
                     work.emit(produced)

@@ -1,7 +1,8 @@
 """The unit of work: one transaction that holds a handler's effect, its inbox row and its events.
 
 As a context it commits when the block ends and rolls back when the block raises. Where the handler opened no
-transaction, the inbox row and the events are one statement, which is one by itself.
+transaction, the inbox row and the events are one statement, which is one by itself, and is shared with other
+deliveries that end at the same time.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Literal, Self
 
+from shared.arrivals import Arrival, Arrivals, Duplicate
 from shared.database import Connection, Database, Isolation
 from shared.envelope import Envelope
 from shared.outbox import INSERT, columns
@@ -22,17 +24,6 @@ _ARRIVED = """
 insert into feedback_loop.inbox (consumer, event_id, type, correlation, state, reason)
 values ($1, $2, $3, $4, $5, $6) on conflict do nothing returning true
 """
-_AT_ONCE = f"""
-with arrived as (
-  insert into feedback_loop.inbox (consumer, event_id, type, correlation, state)
-  values ($8, $9, $10, $11, 'processed') on conflict do nothing returning true
-), following as ({INSERT.format(only="where exists (select from arrived)")})
-select exists (select from arrived)
-"""
-
-
-class Duplicate(Exception):
-    """This consumer has dealt with the event already."""
 
 
 class UnitOfWork:
@@ -44,10 +35,13 @@ class UnitOfWork:
         consumer: who handles it.
     """
 
-    def __init__(self, database: Database, envelope: Envelope, consumer: str) -> None:
+    def __init__(
+        self, database: Database, envelope: Envelope, consumer: str, arrivals: Arrivals | None = None
+    ) -> None:
         self.envelope = envelope
         self.consumer = consumer
         self._database = database
+        self._arrivals = arrivals or Arrivals(database)
         self._stack = AsyncExitStack()
         self._connection: Connection | None = None
         self._following: list[Envelope] = []
@@ -84,17 +78,10 @@ class UnitOfWork:
 
     async def _finish(self) -> None:
         """The inbox row is written also where the handler wrote nothing."""
-        events = columns(self._following)
-        if self._connection is not None:
-            if self._following:
-                await self._connection.execute(INSERT.format(only=""), *events, False)
-            return
-        of = self.envelope
-        async with self._database.connection() as connection:
-            if not await connection.fetchval(
-                _AT_ONCE, *events, False, self.consumer, of.id, of.type, of.correlation
-            ):
-                raise Duplicate
+        if self._connection is None:
+            await self._arrivals.add(Arrival(self.consumer, self.envelope, self._following))
+        elif self._following:
+            await self._connection.execute(INSERT.format(only=""), *columns(self._following), False)
 
     async def _open(
         self, state: Literal["processed", "dead"], reason: str | None, isolation: Isolation
