@@ -45,6 +45,8 @@ MOMENTS = tuple(
 )
 WINDOWS = {"90m": timedelta(minutes=90), "24h": timedelta(hours=24), "1d": timedelta(days=1)}
 MOMENT = timedelta(microseconds=1)
+AT_ONCE = 5
+"""Cases side by side: most of a case is waiting."""
 NAMES = ("trigger", "collector", "analyzer")
 
 
@@ -106,19 +108,21 @@ async def _decisions(
     http: aiohttp.ClientSession, database: Database, processes: list[Clocked], case: Case, name: str
 ) -> list[str]:
     """The same votes for each process. Returns where it differs from what it should decide."""
-    found = []
-    for number, clocked in enumerate(processes):
+
+    async def decision_of(number: int, clocked: Clocked) -> tuple[Any, ...]:
         app = f"{name}-{number}"
         async with database.connection() as connection:
             rows = [(app, f"c{n}", value, at) for n, (at, value) in enumerate(case.votes)]
             await connection.executemany(_VOTE, rows)
         run = await _hit(http, clocked, {"app": app, "as_of": case.as_of.isoformat(), "window": case.window})
 
-        async def decided(run: UUID = run) -> Any:
+        async def decided() -> Any:
             async with database.connection() as connection:
                 return await connection.fetchrow(_DECIDED, run)
 
-        found.append(tuple(await wait_until(decided, 30)))
+        return tuple(await wait_until(decided, 60))
+
+    found = await asyncio.gather(*(decision_of(*numbered) for numbered in enumerate(processes)))
     start = case.as_of - WINDOWS[case.window]
     expected = (case.as_of, start, *case.counts)
     problems = [f"{name}: {one[:4]}, not {expected}" for one in found if one[:4] != expected]
@@ -185,21 +189,27 @@ async def test_wrong_clocks_change_no_decision_and_no_run(
             async with aiohttp.ClientSession() as http:
                 for clocked in processes:
                     await wait_until(lambda: _ready(http, clocked), 60)  # noqa: B023
-                jumping = asyncio.create_task(_jump(processes[1:], fault.random))
+                jumping = asyncio.create_task(_jump(processes[1:], Random(fault.random.random())))
                 while fault.goes_on():
-                    name, case = f"app{fault.runs}", Case.draw(fault.random)
-                    problems = await _decisions(http, database, processes, case, name)
-                    problems += await _one_run_in_a_window(http, database, processes, f"{name}-window")
-                    problems += await _votes_have_the_database_s_time(
-                        http, database, processes, f"{name}-votes"
-                    )
-                    fault.ran(1, problems)
+                    cases = [(f"app{number}", Case.draw(fault.random)) for number in fault.batch(AT_ONCE)]
+                    told = await asyncio.gather(*(_one(http, database, processes, *case) for case in cases))
+                    fault.ran(len(cases), [problem for problems in told for problem in problems])
                 jumping.cancel()
         finally:
             for clocked in processes:
                 clocked.process.kill()
             for exchange in exchanges:
                 await sweep(loop_settings["amqp_url"], Topology(exchange, ladder=LADDER), NAMES)
+
+
+async def _one(
+    http: aiohttp.ClientSession, database: Database, processes: list[Clocked], name: str, case: Case
+) -> list[str]:
+    return [
+        *await _decisions(http, database, processes, case, name),
+        *await _one_run_in_a_window(http, database, processes, f"{name}-window"),
+        *await _votes_have_the_database_s_time(http, database, processes, f"{name}-votes"),
+    ]
 
 
 async def _ready(http: aiohttp.ClientSession, clocked: Clocked) -> bool:

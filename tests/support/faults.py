@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -28,6 +29,8 @@ __all__ = ["Begin", "Campaign", "Row", "Start", "begin", "is_full", "rows_of", "
 ROWS = "FAULTS_ROWS"
 """Environment variable: the file that rows are appended to, by every process of the test run."""
 _MOST_TOLD = 20
+_TELLS = 30.0
+"""Seconds between two lines on how far a campaign of the full form has come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,7 @@ class Campaign:
     problems: list[str] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
     note: str = ""
+    told: float = field(default_factory=time.monotonic)
 
     @property
     def late(self) -> bool:
@@ -87,6 +91,16 @@ class Campaign:
         """Count runs, and each promise that they broke."""
         self.runs += count
         self.problems += problems
+        if self.full and time.monotonic() - self.told > _TELLS:
+            self.told = time.monotonic()
+            passed = self.told - self.began
+            print(
+                f"fault {self.number}: {self.runs} of {self.planned} runs,"
+                f" {len(self.problems)} broken promises,"
+                f" {passed:.0f} s",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def row(self) -> Row:
         seconds = round(time.monotonic() - self.began, 1)
