@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from shared import child
 from shared.charts import Language
 
 __all__ = ["Bundle", "PictureError", "picture_language", "render_png"]
@@ -142,8 +143,8 @@ async def _child(task: bytes, timeout: float, *arguments: str) -> bytes:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
-                cwd=Path(__file__).parents[1],
-                env=_environment(),
+                cwd=child.ROOT,
+                env=child.environment(),
             )
             written, said = await process.communicate(task)
     except TimeoutError:
@@ -159,12 +160,6 @@ async def _child(task: bytes, timeout: float, *arguments: str) -> bytes:
         last = said.decode(errors="replace").strip().splitlines()[-1:] or [f"exit code {process.returncode}"]
         raise PictureError(last[0][:300])
     return written
-
-
-def _environment() -> dict[str, str]:
-    """What the process may know: no token, no address of a database."""
-    kept = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "SYSTEMROOT", "TMPDIR", "VIRTUAL_ENV")
-    return {name: os.environ[name] for name in kept if name in os.environ}
 
 
 def _edition() -> str:

@@ -21,7 +21,8 @@ from pydantic import (
 
 from services.embedder import store
 from services.embedder.knowledge import MAX_BYTES, MEDIA_TYPES, RawDocument
-from services.embedder.parsing import Unreadable, parse
+from services.embedder.parsing import Unreadable
+from services.embedder.reading import Reader
 from services.embedder.store import CutDocument
 from shared import http
 from shared.database import Connection
@@ -34,6 +35,8 @@ __all__ = ["DocumentsApi"]
 SOURCE = "/feedback-loop/embedder"
 LARGEST_BODY = 32 * 1024 * 1024
 """Bytes of a request with documents: one of 20 MB in base64, and then some."""
+READERS = 2
+"""Requests whose documents are read at once; others wait for their turn, in no thread."""
 _APP = r"^[\w.-]{1,64}$"
 
 
@@ -85,12 +88,14 @@ _DOCUMENTS = TypeAdapter(Annotated[list[NewDocument], Field(min_length=1)])
 class DocumentsApi:
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
+        self._reading = asyncio.Semaphore(READERS)
 
     async def post_documents(self, request: web.Request) -> web.Response:
         """`POST /documents`: one or several; all are taken or none. A generation is built behind it."""
         self._kernel.require_ready()
         given = _documents(await http.read_json(request))
-        read = await asyncio.to_thread(_read_all, given)
+        async with self._reading:
+            read = await asyncio.to_thread(_read_all, given)
         async with self._kernel.database.transaction() as connection:
             await store.lock(connection)
             for app, documents in read.items():
@@ -168,16 +173,17 @@ def _documents(body: object) -> list[NewDocument]:
 def _read_all(given: list[NewDocument]) -> dict[str, list[CutDocument]]:
     """Documents by app, parsed and cut."""
     read: dict[str, list[CutDocument]] = {}
-    for index, document in enumerate(given):
-        try:
-            read.setdefault(document.app, []).extend(store.cut([_read(document)]))
-        except (Unreadable, ValueError) as error:
-            field = document.field if len(given) == 1 else f"{index}.{document.field}"
-            raise http.BadRequest(field, str(error), status=422) from None
+    with Reader() as reader:
+        for index, document in enumerate(given):
+            try:
+                read.setdefault(document.app, []).extend(store.cut([_read(document, reader)]))
+            except (Unreadable, ValueError) as error:
+                field = document.field if len(given) == 1 else f"{index}.{document.field}"
+                raise http.BadRequest(field, str(error), status=422) from None
     return read
 
 
-def _read(document: NewDocument) -> RawDocument:
+def _read(document: NewDocument, reader: Reader) -> RawDocument:
     """Parse a posted document. Its source's suffix gives the type; without one it is Markdown.
 
     Raises:
@@ -192,7 +198,7 @@ def _read(document: NewDocument) -> RawDocument:
     suffix = given or ".md"
     if len(data) > MAX_BYTES[suffix]:
         raise ValueError(f"larger than {MAX_BYTES[suffix] // 1024**2} MB")
-    parsed = parse(document.source if given else document.source + suffix, data)
+    parsed = reader.parse(document.source if given else document.source + suffix, data)
     return RawDocument(document.source, MEDIA_TYPES[suffix], hashlib.sha256(data).hexdigest(), parsed)
 
 

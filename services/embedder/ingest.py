@@ -9,6 +9,7 @@ from pathlib import Path
 
 from services.embedder import store
 from services.embedder.knowledge import Folder, read_folder
+from services.embedder.reading import Reader
 from services.embedder.store import CutDocument
 from shared.database import Connection, Database
 from shared.events import Skipped
@@ -42,7 +43,8 @@ async def read(database: Database, app: str, root: Path, on_progress: OnProgress
         overruled = await store.overruled_files(connection, app)
 
     def work() -> Reading:
-        folder = read_folder(root, on_progress, known)
+        with Reader() as reader:
+            folder = read_folder(root, on_progress, known, reader.parse)
         for source in sorted(folder.unchanged & overruled):
             left = Skipped(source=source, reason="deleted or replaced over the API since it last changed")
             folder = replace(folder, skipped=(*folder.skipped, left))

@@ -87,6 +87,7 @@ def read_folder(
     root: Path,
     on_progress: Callable[[int, int], None] | None = None,
     known: Mapping[str, str] | None = None,
+    parse: Callable[[str, bytes], Document] = parse,
 ) -> Folder:
     """Read every document below `root`.
 
@@ -95,6 +96,7 @@ def read_folder(
         on_progress: called after each file with the files done and the files in all.
         known: data hash by source, of documents that need no parsing while their bytes are the
             same. Leave out what an older parser read.
+        parse: as `parsing.parse`, or with limits (`reading.py`).
 
     Raises:
         FileNotFoundError: there is no such folder.

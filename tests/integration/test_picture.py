@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from shared import picture
+from shared import child, picture
 from shared.charts import Marker, Point, trend
 from shared.picture import Bundle, PictureError, picture_language, render_png
 
@@ -73,7 +73,7 @@ async def test_nothing_is_loaded_from_elsewhere() -> None:
 
 async def test_the_process_knows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLACK_BOT_TOKEN", "xoxb-secret")
-    assert "xoxb-secret" not in str(picture._environment())
+    assert "xoxb-secret" not in str(child.environment())
 
 
 def test_the_renderer_is_never_imported_here() -> None:
