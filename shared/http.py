@@ -125,10 +125,13 @@ async def _read(request: web.Request, limit: int) -> bytes:
     if (request.content_length or 0) > limit:
         raise too_large
     body = bytearray()
-    async for part in request.content.iter_any():
-        body += part
-        if len(body) > limit:
-            raise too_large
+    try:
+        async for part in request.content.iter_any():
+            body += part
+            if len(body) > limit:
+                raise too_large
+    except web.RequestPayloadError:
+        raise BadRequest("body", "is not what content-encoding or transfer-encoding say") from None
     return bytes(body)
 
 

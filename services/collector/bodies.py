@@ -35,6 +35,8 @@ MOST_ITEMS = 10_000
 _METADATA_BYTES = 8192
 _ABSENT: Final = object()
 _CHUNK_HASH = re.compile(r"[0-9a-f]{64}")
+_HALF = re.compile("[\ud800-\udfff]")
+"""A lone surrogate: no database takes it."""
 _DETAILS = ("reason", "reason_code", "comment", "citations", "metadata")
 
 
@@ -42,6 +44,17 @@ def _no_nul(text: str) -> str:
     if "\0" in text:
         raise ValueError("must not contain NUL characters")
     return text
+
+
+def _whole(text: str) -> str:
+    if _HALF.search(text):
+        raise ValueError("must not contain half a character (a lone surrogate)")
+    return text
+
+
+def _mended(given: object) -> object:
+    """What people wrote, with U+FFFD for half a character: a page that cuts a text cuts emoji too."""
+    return _HALF.sub("\ufffd", given) if isinstance(given, str) else given
 
 
 def _id(given: object) -> object:
@@ -95,7 +108,8 @@ def _strings(value: object) -> list[str]:
     return found
 
 
-Text = Annotated[str, AfterValidator(_no_nul)]
+Text = Annotated[str, AfterValidator(_no_nul), AfterValidator(_whole)]
+Words = Annotated[str, BeforeValidator(_mended), AfterValidator(_no_nul)]
 Id = Annotated[Text, BeforeValidator(_id), Field(max_length=200), AfterValidator(_fits_index)]
 GivenId = Annotated[
     Id, AfterValidator(_not_blank), Field(json_schema_extra={"minLength": 1, "pattern": r"\S"})
@@ -131,9 +145,9 @@ class FeedbackBody(KeyBody):
             vote that is there.
     """
 
-    reason: Annotated[Text, Field(max_length=255)] | None = None
+    reason: Annotated[Words, Field(max_length=255)] | None = None
     reason_code: Name | None = None
-    comment: Annotated[Text, Field(max_length=4000)] | None = None
+    comment: Annotated[Words, Field(max_length=4000)] | None = None
     citations: Annotated[dict[Chunk, Any], Field(max_length=200)] | None = None
     source: Annotated[Text, Field(min_length=1, max_length=64)] | None = None
     metadata: Annotated[dict[str, Any], AfterValidator(_storable)] | None = None
@@ -222,8 +236,8 @@ class Conversation(BaseModel):
     message_id: Id = ""
     user_id: Id = ""
     app: Name = "default"
-    question: Annotated[Text, Field(max_length=20_000)] | None = None
-    answer: Annotated[Text, Field(max_length=200_000)] | None = None
+    question: Annotated[Words, Field(max_length=20_000)] | None = None
+    answer: Annotated[Words, Field(max_length=200_000)] | None = None
     citations: (
         Annotated[list[Annotated[Citation, BeforeValidator(_citation)]], Field(max_length=200)] | None
     ) = None

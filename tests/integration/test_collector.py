@@ -102,6 +102,19 @@ async def test_everything_a_vote_may_say_is_stored(send: Send, database: Databas
     assert vote["citations"] == {"a.md": 1, "b.md": 0}
 
 
+async def test_half_a_character_is_no_reason_to_lose_what_people_wrote(
+    send: Send, database: Database
+) -> None:
+    """A page that cuts a text at so many characters cuts emoji in two."""
+    vote = {**DISLIKE, "reason": "late \ud83d", "comment": "cut \ud83d"}
+    answer = {"conversation_id": "c-1", "question": "how \ud83d", "answer": "so \udc4d"}
+    assert (await send("POST", "/feedback", vote))[0] == 200
+    assert (await send("POST", "/conversations", answer))[0] == 200
+    assert (await _vote(database))["comment"] == "late \ufffd\ncut \ufffd"
+    recorded = await _conversation(database)
+    assert (recorded["question"], recorded["answer"]) == ("how \ufffd", "so \ufffd")
+
+
 async def test_metadata_that_looks_like_an_escape_is_stored(send: Send, database: Database) -> None:
     metadata = {"path": "C:\\u0000"}
     assert (await send("POST", "/feedback", {**LIKE, "metadata": metadata}))[0] == 200
@@ -270,6 +283,8 @@ TOO_LATE = (datetime.now(UTC) + timedelta(hours=2)).isoformat()
         ({"reason_code": "two words"}, "reason_code"),
         ({"citations": ["a"]}, "citations"),
         ({"citations": {"a": "meh"}}, "citations"),
+        ({"citations": {"\ud800": "like"}}, "citations"),
+        ({"source": "\ud800"}, "source"),
         ({"metadata": [1]}, "metadata"),
         ({"metadata": {"a": ["\0"]}}, "metadata"),
         ({"metadata": {"a": "\ud800"}}, "metadata"),

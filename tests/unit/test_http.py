@@ -187,6 +187,13 @@ async def test_a_body_is_bounded_as_unpacked(client: Client, body: bytes) -> Non
     assert (status, answer["field"]) == (413, "body")
 
 
+@pytest.mark.parametrize("packed", [b"[1]", gzip.compress(b"[1]" * 50)[:-20] + b"\xff" * 20])
+async def test_a_body_that_cannot_be_unpacked_is_refused(client: Client, packed: bytes) -> None:
+    headers = {**JSON, "Content-Encoding": "gzip"}
+    status, answer = await ask(client, "POST", "/echo", data=packed, headers=headers)
+    assert (status, answer["field"]) == (400, "body")
+
+
 async def test_a_body_that_dawdles_is_refused(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "BODY_TIME", 0.1)
     ended = asyncio.Event()
