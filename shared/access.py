@@ -133,12 +133,18 @@ class Guard:
         """Whether this caller may do this."""
         return not self._shut(scope, personal) or self._fitting(request, scope) is not None
 
+    def caller(self, request: web.Request) -> str:
+        """Who calls, as limits count: an address, or the network of one."""
+        peer = request.transport and request.transport.get_extra_info("peername")
+        address = peer[0] if isinstance(peer, tuple) else None
+        return address_of(address, request.headers.getall("X-Forwarded-For", ()), self._proxies)
+
     @web.middleware
     async def strangers(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Limits what leads to no handler: a path that is not there, or another method."""
         if access_of(request.match_info.handler) is not None:
             return await handler(request)
-        return _too_often(self._limits.call(self._caller(request), "plain")) or await handler(request)
+        return _too_often(self._limits.call(self.caller(request), "plain")) or await handler(request)
 
     # --- one request --------------------------------------------------------------------
 
@@ -153,7 +159,7 @@ class Guard:
 
     def _refusal(self, request: web.Request, access: Access) -> web.Response | None:
         """Why the request goes no further; None: it does."""
-        caller, scope = self._caller(request), access.scope
+        caller, scope = self.caller(request), access.scope
         if scope is None:
             guessing = self._guessing(request, caller) if access == Access("open") else 0.0
             return _too_often(guessing or self._limits.call(caller, access.rate))
@@ -207,11 +213,6 @@ class Guard:
             for token in self._tokens[scope]
         ]
         return hash(self._tokens[scope][matches.index(True)]) if any(matches) else None
-
-    def _caller(self, request: web.Request) -> str:
-        peer = request.transport and request.transport.get_extra_info("peername")
-        address = peer[0] if isinstance(peer, tuple) else None
-        return address_of(address, request.headers.getall("X-Forwarded-For", ()), self._proxies)
 
 
 def _unknown(reason: str) -> web.Response:

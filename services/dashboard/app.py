@@ -87,7 +87,7 @@ class Dashboard:
         """
         self._kernel.require_ready()
         given = request.headers.get("Last-Event-ID") or request.query.get("last_event_id", "")
-        page = Page(sse.parse_cursor(given), request.transport)
+        page = Page(sse.parse_cursor(given), request.transport, self._kernel.guard.caller(request))
         if not self._feed.join(page):
             return http.unavailable("too many pages are open")
         response = web.StreamResponse(headers=STREAMED)

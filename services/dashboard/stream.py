@@ -43,10 +43,14 @@ class Page:
     Args:
         cursor: where it resumes; None: it knows nothing yet.
         transport: its connection.
+        caller: whose it is (`Guard.caller`).
     """
 
-    def __init__(self, cursor: int | None, transport: asyncio.WriteTransport | None) -> None:
+    def __init__(
+        self, cursor: int | None, transport: asyncio.WriteTransport | None, caller: str = "unknown"
+    ) -> None:
         self.cursor = cursor
+        self.caller = caller
         self.greeted = False
         self.troubled = False
         self._transport = transport
@@ -105,16 +109,23 @@ class Feed:
     Args:
         interval: seconds between two readings.
         heartbeat: seconds between two signs of life.
-        most: pages that may be open at once.
+        most: pages that may be open at once; `each`: of these, of one caller, so that nobody shuts out
+            the others.
     """
 
     def __init__(
-        self, database: Database, *, interval: float = 0.3, heartbeat: float = 15.0, most: int = 100
+        self,
+        database: Database,
+        *,
+        interval: float = 0.3,
+        heartbeat: float = 15.0,
+        most: int = 100,
+        each: int = 50,
     ) -> None:
         self._database = database
         self._interval = interval
         self._heartbeat = heartbeat
-        self._most = most
+        self._most, self._each = most, each
         self._pages: set[Page] = set()
         self._wake = asyncio.Event()
         self._known: _Known | None = None
@@ -128,7 +139,8 @@ class Feed:
 
     def join(self, page: Page) -> bool:
         """Add a page; it is greeted at once. False where no more pages are taken."""
-        if self._closed or len(self._pages) >= self._most:
+        its = sum(other.caller == page.caller for other in self._pages)
+        if self._closed or len(self._pages) >= self._most or its >= self._each:
             return False
         self._pages.add(page)
         self._wake.set()

@@ -433,6 +433,17 @@ async def test_page_beyond_the_bound_is_refused(start: Start, http: aiohttp.Clie
             assert (response.status, (await response.json())["reason"]) == (503, "too many pages are open")
 
 
+async def test_one_caller_cannot_take_every_page(start: Start, http: aiohttp.ClientSession) -> None:
+    runtime = await start([dashboard_with(most=3, each=1)], trusted_proxies=1)
+    async with opened(http, runtime) as page:
+        await page.until("hello")
+        async with http.get(url(runtime, "/dashboard/stream")) as response:
+            assert response.status == 503
+        others = {"X-Forwarded-For": "192.0.2.7"}
+        async with http.get(url(runtime, "/dashboard/stream"), headers=others) as response:
+            assert response.status == 200
+
+
 async def test_page_that_does_not_read_is_cut_off(database: Database) -> None:
     joined: asyncio.Queue[Page] = asyncio.Queue()
     feed = Feed(database, interval=0.001, heartbeat=0)
