@@ -2,17 +2,22 @@
 
 What is guaranteed: a connection that has not sent the whole header of a request within `HEADER_TIME`
 seconds of its first byte (or, at first, of its opening) is cut; one that sends the beginning of a header
-behind a whole request, within `KEPT_ALIVE`. What is not: how many connections there are at once; that is
-for whatever stands in front, or for the system's limit of open files.
+behind a whole request, within `KEPT_ALIVE`. Nothing of a request that cannot be read as HTTP reaches the log:
+it may hold a token (with a stray control character, say), and whoever sends such requests would fill it.
+What is not: how many connections there are at once; that is for whatever stands in front, or for the system's
+limit of open files.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import sys
 from collections.abc import Awaitable, Callable, Iterable
-from typing import cast
+from typing import Any, cast
 
 from aiohttp import web, web_response
+from aiohttp.http_exceptions import HttpProcessingError
 
 from shared import cors, http
 from shared.access import Guard
@@ -21,6 +26,8 @@ from shared.settings import Settings
 from shared.sight import Sight
 
 __all__ = ["serve"]
+
+log = logging.getLogger(__name__)
 
 HEADER_TIME = 30.0
 """Seconds; as long as cron-job.org waits for its answer."""
@@ -58,10 +65,26 @@ async def serve(
         shutdown_timeout=shutdown,
         handler_cancellation=False,
         keepalive_timeout=KEPT_ALIVE,
+        logger=_Discreet(log, {}),
     )
     await runner.setup()
     await _Listener(runner, settings.host, settings.port).start()
     return runner
+
+
+class _Discreet(logging.LoggerAdapter[logging.Logger]):
+    """What aiohttp logs, without the words of those whom it does not understand."""
+
+    def exception(self, msg: object, *args: object, **given: Any) -> None:
+        self.error(msg, *args, **{"exc_info": True, **given})
+
+    def error(self, msg: object, *args: object, **given: Any) -> None:
+        cause = given.get("exc_info")
+        cause = cause[1] if isinstance(cause, tuple) else sys.exception() if cause is True else cause
+        if isinstance(cause, HttpProcessingError | web.RequestPayloadError):
+            self.debug("a request that cannot be read: %s", type(cause).__name__)
+        else:
+            super().error(msg, *args, **given)
 
 
 class _Connection(asyncio.Protocol):

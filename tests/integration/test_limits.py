@@ -194,6 +194,22 @@ async def test_answers_do_not_tell_what_they_run_on(start: Start, line: bytes) -
     assert b"aiohttp" not in answer
 
 
+@pytest.mark.parametrize("rest", [b"\x01", b"x" * 9000])
+async def test_a_request_that_cannot_be_read_leaves_nothing_in_the_log(
+    start: Start, caplog: pytest.LogCaptureFixture, rest: bytes
+) -> None:
+    """A token with a stray control character is a token."""
+    runtime = await start([])
+    said = WHOLE[:-2] + b"Authorization: Bearer canary" + rest + b"\r\n\r\n"
+    assert b" 400 Bad Request" in await talk(runtime, said)
+    assert "canary" not in caplog.text
+
+
+def test_what_breaks_in_the_server_itself_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    listener._Discreet(listener.log, {}).exception("it broke", exc_info=ValueError("because"))
+    assert "ValueError: because" in caplog.text
+
+
 # --- vote tokens ------------------------------------------------------------------------------
 
 CLOSED = {"api_token": "api", "vote_token_secret": KEY}
