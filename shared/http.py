@@ -60,6 +60,10 @@ class BadRequest(Exception):
         self.status = status
 
 
+class BadBody(BadRequest):
+    """The body cannot be taken to its end: nothing can follow it on this connection."""
+
+
 def refuse(status: int, field: str, reason: str, **headers: str) -> web.Response:
     """An error as every route answers it."""
     return web.json_response(
@@ -77,7 +81,10 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except BadRequest as error:
-        return refuse(error.status, error.field, error.reason)
+        refused = refuse(error.status, error.field, error.reason)
+        if isinstance(error, BadBody):
+            refused.force_close()  # said aloud, so that a proxy sends nobody else's request into it
+        return refused
     except web.HTTPRequestEntityTooLarge:
         return refuse(413, "body", f"larger than {request.client_max_size} bytes")
     except web.HTTPMethodNotAllowed as error:
@@ -107,7 +114,8 @@ async def read_body(request: web.Request) -> bytes:
     """The request's body.
 
     Raises:
-        BadRequest: it is larger than its route takes (413), or has not arrived in time (408).
+        BadBody: it is larger than its route takes (413), has not arrived in time (408), or cannot be
+            unpacked (400).
     """
     limit = request.get(BODY_LIMIT, SMALL_BODY)
     if request.content.is_eof():  # it came with the header, as a small one mostly does
@@ -117,11 +125,11 @@ async def read_body(request: web.Request) -> bytes:
         async with asyncio.timeout(seconds):
             return await _read(request, limit)
     except TimeoutError:
-        raise BadRequest("body", f"has not arrived within {seconds:g} s", status=408) from None
+        raise BadBody("body", f"has not arrived within {seconds:g} s", status=408) from None
 
 
 async def _read(request: web.Request, limit: int) -> bytes:
-    too_large = BadRequest("body", f"larger than {limit} bytes", status=413)
+    too_large = BadBody("body", f"larger than {limit} bytes", status=413)
     if (request.content_length or 0) > limit:
         raise too_large
     body = bytearray()
@@ -131,7 +139,7 @@ async def _read(request: web.Request, limit: int) -> bytes:
             if len(body) > limit:
                 raise too_large
     except web.RequestPayloadError:
-        raise BadRequest("body", "is not what content-encoding or transfer-encoding say") from None
+        raise BadBody("body", "is not what content-encoding or transfer-encoding say") from None
     return bytes(body)
 
 

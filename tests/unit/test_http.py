@@ -194,6 +194,14 @@ async def test_a_body_that_cannot_be_unpacked_is_refused(client: Client, packed:
     assert (status, answer["field"]) == (400, "body")
 
 
+@pytest.mark.parametrize("body", [b"[1]", b" " * 101])
+async def test_a_connection_whose_body_was_refused_says_that_it_ends(client: Client, body: bytes) -> None:
+    """A proxy that did not know would send the next caller's request into it."""
+    headers = {**JSON, "Content-Encoding": "gzip"} if body == b"[1]" else JSON
+    async with client.post("/echo", data=body, headers=headers) as response:
+        assert response.headers.get("Connection") == "close"
+
+
 async def test_a_body_that_dawdles_is_refused(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "BODY_TIME", 0.1)
     ended = asyncio.Event()
