@@ -30,6 +30,7 @@ __all__ = [
     "answer",
     "environment",
     "free_ports",
+    "hits",
     "lines",
     "run",
     "run_text",
@@ -150,6 +151,11 @@ def until(check: Callable[[], object], seconds: float = 120) -> None:
     while not check():
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def hits(env: dict[str, str]) -> int:
+    """How often a run was asked for so far, whichever it became or joined."""
+    return sum(run["hits"] for run in answer(f"{env['URL']}/runs")["runs"])
 
 
 def until_run(env: dict[str, str], requested_by: str, hits: int = 1) -> None:

@@ -45,9 +45,10 @@ class Lives:
         """End a process at every await of the service (in the quick form: at some), and check in the end
         that nothing was lost and nothing happened twice."""
         awaits = (await self._live(0, "begins"))[self.service]
-        self.campaign.planned = len(ways) * (awaits if self.campaign.full else _SAMPLE)
+        sample = min(_SAMPLE, awaits)
+        self.campaign.planned = len(ways) * (awaits if self.campaign.full else sample)
         for way in ways:
-            some = self.campaign.random.sample(range(1, awaits + 1), _SAMPLE)
+            some = self.campaign.random.sample(range(1, awaits + 1), sample)
             for at in count(1) if self.campaign.full else some:
                 if self.campaign.late:
                     break
