@@ -32,5 +32,7 @@ create index webhook_message_time on feedback_loop.webhook_message (attempted_at
 
 create view feedback_loop.webhook_state as
 select host, failures, disabled_at, disabled_reason, delivered_at, tested_at, test_failure
-from feedback_loop.webhook order by seen_at desc limit 1;
-comment on view feedback_loop.webhook_state is 'The webhook in use';
+from feedback_loop.webhook
+where exists (select from feedback_loop.consumer where type = 'webhook.test')
+order by seen_at desc limit 1;
+comment on view feedback_loop.webhook_state is 'The webhook in use; no row where there is none';

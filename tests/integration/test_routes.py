@@ -68,6 +68,7 @@ OPEN, TRIGGER, VOTE, BROWSER, FIGURES, WORDS, ADMIN = (
 ROUTES = {
     ("GET", "/healthz"): OPEN,
     ("GET", "/readyz"): OPEN,
+    ("GET", "/metrics"): FIGURES,
     ("GET", "/run-feedback-loop"): TRIGGER,
     ("POST", "/run-feedback-loop"): TRIGGER,
     ("POST", "/events"): TRIGGER,
@@ -100,6 +101,7 @@ ROUTES = {
     ("GET", "/dashboard/groups"): WORDS,
     ("GET", "/dashboard/votes"): WORDS,
     ("GET", "/dashboard/votes.csv"): WORDS,
+    ("GET", "/dashboard/webhook"): ADMIN,
     ("POST", "/dashboard/commands"): ADMIN,
     ("GET", "/openapi.json"): OPEN,
     ("GET", "/docs"): OPEN,
