@@ -1,15 +1,15 @@
 """Universal Sentence Encoder, in this process.
 
-What is guaranteed: a search waits for the batch in hand at most, whatever a build has queued; a
-cancelled call leaves the embedder usable (the batch in hand runs out, unheard).
+What is guaranteed: a search passes whatever a build has queued, but for one batch after every ten searches,
+so that a build goes on while searches never end; a cancelled call leaves the embedder usable (the batch in
+hand runs out, unheard).
 """
 
 from __future__ import annotations
 
 import asyncio
-import heapq
-import itertools
 import logging
+from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -140,12 +140,15 @@ def _batches(texts: Sequence[str], characters: int) -> Iterator[list[int]]:
 
 
 class _Turns:
-    """A lock that the urgent get first, and among equals those who came first."""
+    """A lock that the urgent get first, and among equals those who came first. Where the urgent never end,
+    every `PASSES`th turn is another's: under any load of searches a build goes on."""
+
+    PASSES = 10
 
     def __init__(self) -> None:
         self._taken = False
-        self._waiting: list[tuple[bool, int, asyncio.Future[None]]] = []
-        self._arrivals = itertools.count()
+        self._waiting: dict[bool, deque[asyncio.Future[None]]] = {True: deque(), False: deque()}
+        self._passed = 0
 
     @asynccontextmanager
     async def take(self, urgent: bool) -> AsyncIterator[None]:
@@ -159,7 +162,7 @@ class _Turns:
 
     async def _wait(self, urgent: bool) -> None:
         turn = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiting, (not urgent, next(self._arrivals), turn))
+        self._waiting[urgent].append(turn)
         try:
             await turn
         except asyncio.CancelledError:
@@ -169,9 +172,18 @@ class _Turns:
 
     def _hand_on(self) -> None:
         """To the next one waiting, without a gap in which another could take it."""
-        while self._waiting:
-            turn = heapq.heappop(self._waiting)[-1]
+        while queue := self._next():
+            turn = queue.popleft()
             if not turn.done():
                 turn.set_result(None)
                 return
         self._taken = False
+
+    def _next(self) -> deque[asyncio.Future[None]]:
+        """The queue whose turn it is; an empty one where nobody waits."""
+        urgent, others = self._waiting[True], self._waiting[False]
+        if urgent and (not others or self._passed < self.PASSES):
+            self._passed = self._passed + 1 if others else 0
+            return urgent
+        self._passed = 0
+        return others

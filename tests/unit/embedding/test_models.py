@@ -108,6 +108,18 @@ class TestTurns:
         await asyncio.gather(build, other, search)
         assert [batch[0][0] for batch in slow.batches] == ["a", "q", "d", "b", "c"]
 
+    async def test_build_goes_on_while_searches_never_end(self, slow: Slow, embedder: UseEmbedder) -> None:
+        slow.go.release(10_000)
+        build = asyncio.create_task(embedder.embed(["a" * 900, "b" * 900, "c" * 900]))
+
+        async def search() -> None:
+            while not build.done() and len(slow.batches) < 500:
+                await embedder.embed(["q"], urgent=True)
+
+        await asyncio.gather(*(search() for _ in range(30)))
+        assert build.done()
+        await build
+
     async def test_cancelled_calls_leave_it_usable(self, slow: Slow, embedder: UseEmbedder) -> None:
         calls = [asyncio.create_task(embedder.embed([text])) for text in "abc"]
         await asyncio.sleep(0.01)
