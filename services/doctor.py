@@ -187,7 +187,8 @@ async def _broker(settings: Settings, make: bool = False) -> list[Finding]:
         Finding("ok", "RabbitMQ", f"exchange {settings.amqp_exchange}, retry and dead-letter queues there")
     ]
     if missing and not make:
-        says = f"nobody consumes for {', '.join(missing)}: start `feedback-loop run <service>`, or `up`"
+        run = " ".join(sorted({"notifier" if name == "webhook" else name for name in missing}))
+        says = f"nobody consumes for {', '.join(missing)}: start `feedback-loop run {run}`, or `up`"
         findings.append(Finding("note", "queues", says))
     return findings
 

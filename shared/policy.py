@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from math import sqrt
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from shared.events import Because, Evidence, Verdict
 from shared.reasons import percent, say
@@ -26,7 +26,6 @@ __all__ = [
     "Z95",
     "Z_DECISION",
     "Decision",
-    "Reason",
     "Retrain",
     "Rules",
     "Situation",
@@ -50,27 +49,21 @@ BREAKER = 2
 """Retrains in a row without effect after which a person is asked."""
 
 
-class Reason(NamedTuple):
-    """The verdict that a reason code stands for; `shared/reasons.py` has its words."""
-
-    verdict: Verdict
-
-
-REASONS: Mapping[str, Reason] = {
-    "no_votes": Reason("insufficient_data"),
-    "too_few_votes": Reason("insufficient_data"),
-    "no_new_votes": Reason("insufficient_data"),
-    "within_threshold": Reason("ok"),
-    "uncertain": Reason("watch"),
-    "retrain_running": Reason("watch"),
-    "cooling_down": Reason("watch"),
-    "rolling_back": Reason("watch"),
-    "lower_bound_over_threshold": Reason("act"),
-    "ratio_over_threshold": Reason("act"),
-    "breaker_open": Reason("paused"),
-    "paused": Reason("paused"),
+REASONS: Mapping[str, Verdict] = {
+    "no_votes": "insufficient_data",
+    "too_few_votes": "insufficient_data",
+    "no_new_votes": "insufficient_data",
+    "within_threshold": "ok",
+    "uncertain": "watch",
+    "retrain_running": "watch",
+    "cooling_down": "watch",
+    "rolling_back": "watch",
+    "lower_bound_over_threshold": "act",
+    "ratio_over_threshold": "act",
+    "breaker_open": "paused",
+    "paused": "paused",
 }
-"""Every reason code, with its verdict."""
+"""Every reason code, with its verdict; `shared/reasons.py` has the words."""
 
 
 @dataclass(frozen=True)
@@ -191,7 +184,7 @@ def decide(situation: Situation, rules: Rules) -> Decision:
     if situation.paused is not None:
         reason = "paused"
     because = (_figures(window, z), Because(code=reason, figures=_words(reason, situation, rules)))
-    return Decision(REASONS[reason].verdict, reason, say(because, "en"), because)
+    return Decision(REASONS[reason], reason, say(because, "en"), because)
 
 
 def _by_bound(situation: Situation, rules: Rules) -> tuple[str, Evidence]:

@@ -344,7 +344,7 @@ SENTENCES = {
 @pytest.mark.parametrize("reason", SENTENCES)
 def test_explanation_gives_the_figures_and_the_rule(reason: str) -> None:
     given_situation, sentence = SENTENCES[reason]
-    assert decide(given_situation, WILSON) == Decision(REASONS[reason].verdict, reason, sentence)
+    assert decide(given_situation, WILSON) == Decision(REASONS[reason], reason, sentence)
 
 
 def test_explanation_of_the_literal_rule_gives_the_95_percent_interval() -> None:
@@ -399,7 +399,7 @@ def test_the_same_situation_gives_the_same_decision(situation: Situation, rules:
 @given(situations, rulebooks)
 def test_every_decision_has_a_listed_reason_and_its_verdict(situation: Situation, rules: Rules) -> None:
     decision = decide(situation, rules)
-    assert decision.verdict == REASONS[decision.reason].verdict
+    assert decision.verdict == REASONS[decision.reason]
     assert decision.act == (decision.verdict == "act")
     assert "votes in" in decision.explanation
 

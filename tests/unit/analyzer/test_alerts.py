@@ -32,7 +32,7 @@ def test_only_judged_votes_are_ok() -> None:
 
 
 def test_every_act_is_an_alert() -> None:
-    assert {STATES[code] for code, reason in REASONS.items() if reason.verdict == "act"} == {"ALERT"}
+    assert {STATES[code] for code, verdict in REASONS.items() if verdict == "act"} == {"ALERT"}
 
 
 @pytest.mark.parametrize("reason", ["retrain_running", "cooling_down", "rolling_back", "breaker_open"])
