@@ -15,8 +15,9 @@ from typing import Any
 from pydantic import SecretStr
 
 from services.up import compose
-from shared import asyncapi, openapi
+from shared.contracts import asyncapi
 from shared.settings import Settings
+from shared.web import openapi
 
 FOLDER = Path(__file__).parents[1] / "docs" / "contracts"
 

@@ -1,4 +1,4 @@
-"""Writes the table of metrics in `docs/observability.md` from `shared/metrics.py`.
+"""Writes the table of metrics in `docs/observability.md` from `shared/telemetry/metrics.py`.
 
 python -m scripts.metrics_table            writes it between the markers
 python -m scripts.metrics_table --check    says whether it is out of date, and exits with 1
@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from shared.metrics import Metrics
+from shared.telemetry.metrics import Metrics
 
 FILE = Path(__file__).parents[1] / "docs" / "observability.md"
 START, END = "<!-- metrics: start -->", "<!-- metrics: end -->"

@@ -13,8 +13,8 @@ from pathlib import Path
 from aiohttp import web
 
 from services.up import compose
-from shared.access import Access, access_of
 from shared.settings import Settings
+from shared.web.access import Access, access_of
 
 FILE = Path(__file__).parents[1] / "SECURITY.md"
 START, END = "<!-- routes: start -->", "<!-- routes: end -->"

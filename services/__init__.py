@@ -1,1 +1,1 @@
-"""One folder per service; `up.py` composes them all in one process, `cli.py` is the command."""
+"""One folder per service; `up.py` composes them in one process. `cli.py` is the command, `commands` do it."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from shared.settings import Settings, SettingsError, load
-from shared.telemetry import configure_logs
+from shared.telemetry.logs import configure_logs
 
 if TYPE_CHECKING:
     from shared.events import Event
@@ -51,8 +51,8 @@ def _importing() -> Iterator[None]:
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
     """Run a command to its end; an interruption or a database that is away is no traceback."""
-    from shared.bus import BusError
-    from shared.database import DatabaseUnavailable
+    from shared.bus.port import BusError
+    from shared.postgres.database import DatabaseUnavailable
 
     try:
         asyncio.run(work)
@@ -86,7 +86,7 @@ def up(sample: bool) -> None:
     async def run_all() -> None:
         runtime = compose(settings)
         if sample:
-            from services.demo.story import load_sample
+            from services.commands.demo.story import load_sample
 
             runtime.when_ready(lambda: load_sample(runtime))
         await serve(runtime)
@@ -109,7 +109,7 @@ def run(service: tuple[str, ...]) -> None:
 @main.command()
 def demo() -> None:
     """Tell the whole story in two minutes, on the embedded database: needs no account, keeps nothing."""
-    from services.demo.story import tell
+    from services.commands.demo.story import tell
 
     configure_logs(level="WARNING", loud=("services.analyzer", "services.notifier"))
     _run(tell())
@@ -125,7 +125,7 @@ def demo() -> None:
 )  # fmt: skip
 def trigger(url: str | None, app: str | None, scheduled: bool, retry_for: int) -> None:
     """Start a run now, as the scheduler does."""
-    from services.calls import hit
+    from services.commands.calls import hit
 
     _run(hit(_settings(), url, app, scheduled, timedelta(minutes=retry_for)))
 
@@ -142,7 +142,7 @@ def trigger(url: str | None, app: str | None, scheduled: bool, retry_for: int) -
 @click.option("--show", is_flag=True, help="Only show the jobs, their last results and next times.")
 def schedule(**chosen: Any) -> None:
     """Make or update the jobs at cron-job.org: the warm-up, and the trigger with its two repeats."""
-    from services.schedule.command import Wish, schedule_jobs
+    from services.commands.schedule.command import Wish, schedule_jobs
 
     _run(schedule_jobs(_settings(log_level="WARNING"), Wish(**chosen)))
 
@@ -152,8 +152,8 @@ def schedule(**chosen: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
 def status(app: str | None, as_json: bool) -> None:
     """Where each app stands: last verdict and why, votes of a week, generation, what is open."""
-    from services import overview, tables
-    from services.glance import look
+    from services.commands import overview, tables
+    from services.commands.glance import look
 
     settings = _settings(log_level="WARNING")
     cooldown = timedelta(days=settings.cooldown_days)
@@ -167,8 +167,8 @@ def status(app: str | None, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="The same as JSON, with each run's explanation.")
 def runs(app: str | None, days: int | None, limit: int, as_json: bool) -> None:
     """The latest runs: where each stands, and what it decided."""
-    from services import overview, tables
-    from services.glance import look
+    from services.commands import overview, tables
+    from services.commands.glance import look
 
     settings = _settings(log_level="WARNING")
     _run(look(settings, lambda db: overview.runs(db, app, days, limit), tables.show_runs, as_json))
@@ -192,8 +192,8 @@ def votes(
     as_json: bool,
 ) -> None:
     """The latest votes: what was asked, and what the user says."""
-    from services import overview, tables
-    from services.glance import look
+    from services.commands import overview, tables
+    from services.commands.glance import look
 
     chosen = overview.VoteFilter(app, rated, reasons, comment, days)
     settings = _settings(log_level="WARNING")
@@ -205,7 +205,7 @@ def votes(
 @click.option("--app", default="default", show_default=True)
 def ingest(path: Path, app: str) -> None:
     """Take over a folder of documents and build a generation of them."""
-    from services.errands import ingest_folder
+    from services.commands.errands import ingest_folder
 
     _run(ingest_folder(_settings(log_level="WARNING"), path, app))
 
@@ -217,7 +217,7 @@ def ingest(path: Path, app: str) -> None:
 @click.option("--json", "as_json", is_flag=True, help="What GET /search answers.")
 def search(question: str, k: int, app: str, as_json: bool) -> None:
     """Search the active generation, and show why each hit is there."""
-    from services.errands import show_search
+    from services.commands.errands import show_search
 
     _run(show_search(_settings(log_level="WARNING"), question, k, app, as_json))
 
@@ -237,14 +237,14 @@ def import_(path: Path | None, form: str, app: str | None, score: str, dry_run: 
     Without PATH: read new votes from the tables feedback_log and conversation_log, now.
     """
     if path is None:
-        from services.errands import import_votes
+        from services.commands.errands import import_votes
 
         if app or dry_run:
             raise click.UsageError("name the file to import")
         _run(import_votes(_settings()))
         return
-    from services.transfer.formats import Wanted
-    from services.transfer.importing import Order, import_file
+    from services.commands.transfer.formats import Wanted
+    from services.commands.transfer.importing import Order, import_file
 
     order = Order(path, form, Wanted(app, score), dry_run)
     _run(import_file(_settings(log_level="WARNING"), order))
@@ -258,7 +258,7 @@ def import_(path: Path | None, form: str, app: str | None, score: str, dry_run: 
 @click.option("--negative", is_flag=True, help="1 = 👎, as negative_user_feedback.")
 def export(form: str, output: Path | None, app: str | None, days: int | None, negative: bool) -> None:
     """Write the votes to a file of another system's form, or as an evaluation dataset."""
-    from services.transfer.exporting import Request, export_votes
+    from services.commands.transfer.exporting import Request, export_votes
 
     request = Request(form, output, app, days, negative)
     _run(export_votes(_settings(log_level="WARNING"), request))
@@ -270,7 +270,7 @@ def export(form: str, output: Path | None, app: str | None, days: int | None, ne
 @click.option("--why", default="", help="Said in Slack.")
 def rollback(generation: int | None, app: str, why: str) -> None:
     """Make an earlier generation the active one again."""
-    from services.errands import roll_back
+    from services.commands.errands import roll_back
     from shared.events import RollbackRequested
 
     event = RollbackRequested(app=app, to_generation=generation, why=why, requested_by="cli")
@@ -298,7 +298,7 @@ def resume(app: str, why: str) -> None:
 
 
 def _tell(event: Event, done: str) -> None:
-    from services.errands import tell
+    from services.commands.errands import tell
 
     _run(tell(_settings(log_level="WARNING"), event))
     click.echo(done)
@@ -308,7 +308,7 @@ def _tell(event: Event, done: str) -> None:
 @click.pass_context
 def webhook(context: click.Context) -> None:
     """How the webhook of WEBHOOK_URL does; `test` and `enable` it."""
-    from services.webhook import show_webhook
+    from services.commands.webhook import show_webhook
 
     if context.invoked_subcommand is None:
         _run(show_webhook(_settings(log_level="WARNING")))
@@ -317,7 +317,7 @@ def webhook(context: click.Context) -> None:
 @webhook.command("test")
 def webhook_test() -> None:
     """Send a test message, once; if it is taken, a webhook that was switched off is on again."""
-    from services.webhook import test_webhook
+    from services.commands.webhook import test_webhook
 
     _run(test_webhook(_settings(log_level="ERROR")))
 
@@ -325,7 +325,7 @@ def webhook_test() -> None:
 @webhook.command("enable")
 def webhook_enable() -> None:
     """Switch the webhook on again, without a test."""
-    from services.webhook import enable_webhook
+    from services.commands.webhook import enable_webhook
 
     _run(enable_webhook(_settings(log_level="WARNING")))
 
@@ -336,7 +336,7 @@ def webhook_enable() -> None:
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
 def forget(person: str, app: str | None, dry_run: bool) -> None:
     """Remove a person's votes, comments and conversations, and what was learned from their questions."""
-    from services.privacy import forget_person
+    from services.commands.privacy import forget_person
 
     if not person.strip():
         raise click.BadParameter("is empty", param_hint="--user")
@@ -351,7 +351,7 @@ def forget(person: str, app: str | None, dry_run: bool) -> None:
 )
 def backtest(days: int, app: str, threshold: float | None) -> None:
     """What either policy would have done on the stored votes."""
-    from services.errands import replay_history
+    from services.commands.errands import replay_history
 
     _run(replay_history(_settings(), app, days, threshold))
 
@@ -364,7 +364,7 @@ def backtest(days: int, app: str, threshold: float | None) -> None:
 @click.option("--minutes", default=60, show_default=True, type=click.IntRange(1, 7 * 24 * 60))
 def vote_token(conversation: str, app: str, user: str, message: str | None, minutes: int) -> None:
     """Make a token that lets a browser vote in one conversation. Needs VOTE_TOKEN_SECRET, no connection."""
-    from services.errands import make_vote_token
+    from services.commands.errands import make_vote_token
 
     click.echo(make_vote_token(_settings(log_level="WARNING"), conversation, app, user, message, minutes))
 
@@ -374,8 +374,8 @@ def vote_token(conversation: str, app: str, user: str, message: str | None, minu
 @click.option("--print", "printed", is_flag=True, help="Only print the SQL for these roles.")
 def migrate(roles: bool, printed: bool) -> None:
     """Bring the database's schema up to date."""
-    from services.errands import migrate_database
-    from services.rights import as_sql
+    from services.commands.errands import migrate_database
+    from services.commands.rights import as_sql
 
     if printed:
         click.echo("\n".join(as_sql()))
@@ -387,7 +387,7 @@ def migrate(roles: bool, printed: bool) -> None:
 @click.option("--fix", is_flag=True, help="Make RabbitMQ's queues, and a user for each service, instead.")
 def doctor(fix: bool) -> None:
     """Check database, pgvector, broker, topology, Slack and embedder; say what to do about each."""
-    from services.doctor import examine, mend
+    from services.commands.doctor import examine, mend
 
     settings = _settings(log_level="ERROR")
     if not asyncio.run(mend(settings) if fix else examine(settings)):

@@ -1,1 +1,6 @@
-"""The kernel: what two services must agree on. It knows no service."""
+"""What two services must agree on: it knows no service.
+
+Here: the language (events, settings, policy, reasons, commands) and the life of a process (kernel, runtime,
+process). In the folders: how events travel (`bus`) and are dealt with (`delivery`), what that stands on
+(`postgres`, `web`), what is promised (`contracts`) and what is seen (`telemetry`).
+"""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
-from shared.envelope import Envelope
+from shared.bus.envelope import Envelope
 from shared.events import (
     Event,
     FeedbackEvaluate,

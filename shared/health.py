@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from shared import http
 from shared.kernel import Kernel
+from shared.web import http
 
 if TYPE_CHECKING:
-    from shared.exposition import Exposition
+    from shared.telemetry.exposition import Exposition
 
 __all__ = ["Health"]
 
@@ -64,6 +64,6 @@ class Health:
 
 
 def _exposition(kernel: Kernel) -> Exposition:
-    from shared.exposition import Exposition
+    from shared.telemetry.exposition import Exposition
 
     return Exposition(kernel.metrics.all)

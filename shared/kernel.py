@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from shared import http, runs
-from shared.access import Guard
-from shared.bus import Bus
-from shared.contract import Contract
-from shared.database import Database
-from shared.envelope import Envelope
-from shared.metrics import Metrics
-from shared.mirror import Mirror, make_mirror
-from shared.outbox import Outbox
-from shared.router import Registration
+from shared.bus.envelope import Envelope
+from shared.bus.port import Bus
+from shared.contracts.contract import Contract
+from shared.delivery import runs
+from shared.delivery.outbox import Outbox
+from shared.delivery.router import Registration
+from shared.delivery.sight import Sight
+from shared.mirror.mirror import Mirror, make_mirror
+from shared.postgres.database import Database
 from shared.settings import Settings
-from shared.sight import Sight
+from shared.telemetry.metrics import Metrics
+from shared.web import http
+from shared.web.access import Guard
 
 if TYPE_CHECKING:
     from shared.embedding.models import Embedder

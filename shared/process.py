@@ -9,7 +9,7 @@ import sys
 
 from shared.runtime import Builder, Runtime
 from shared.settings import SettingsError, load
-from shared.telemetry import configure_logs
+from shared.telemetry.logs import configure_logs
 
 __all__ = ["run_alone", "serve"]
 

@@ -14,22 +14,22 @@ from contextlib import asynccontextmanager
 import aiohttp
 from aiohttp import web
 
-from shared import reference
-from shared.asyncapi import Party
-from shared.bus import Bus, BusError, Topology
-from shared.database import Database, DatabaseUnavailable
-from shared.embedded import start_postgres
+from shared.bus.memory import MemoryBus
+from shared.bus.port import Bus, BusError, Topology
+from shared.contracts.asyncapi import Party
+from shared.delivery.outbox import Outbox
+from shared.delivery.router import Router
+from shared.delivery.sight import Sight
 from shared.health import Health
 from shared.kernel import Builder, Hook, Kernel, Service
-from shared.listener import serve
-from shared.memory import MemoryBus
-from shared.metrics import Metrics
-from shared.openapi import Group, document
-from shared.outbox import Outbox
-from shared.router import Router
+from shared.postgres.database import Database, DatabaseUnavailable
+from shared.postgres.embedded import start_postgres
 from shared.settings import Settings
-from shared.sight import Sight
-from shared.telemetry import make_tracer
+from shared.telemetry.logs import make_tracer
+from shared.telemetry.metrics import Metrics
+from shared.web import reference
+from shared.web.listener import serve
+from shared.web.openapi import Group, document
 
 __all__ = ["Builder", "Kernel", "Runtime", "Service", "running"]
 
@@ -244,7 +244,7 @@ class Runtime:
 def _make_bus(settings: Settings, topology: Topology) -> Bus:
     if settings.amqp_url is None:
         return MemoryBus(topology)
-    from shared.rabbit import RabbitBus  # slow to import, and only needed here
+    from shared.bus.rabbit import RabbitBus  # slow to import, and only needed here
 
     return RabbitBus(settings.amqp_url.get_secret_value(), topology, settings.amqp_declare)
 

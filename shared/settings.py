@@ -19,7 +19,7 @@ from zoneinfo import ZoneInfo
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from shared.roles import ROLES
+from shared.postgres.roles import ROLES
 
 __all__ = ["Settings", "SettingsError", "duration", "load"]
 

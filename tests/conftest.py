@@ -20,9 +20,9 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
-from shared.bus import Topology
-from shared.database import Database
-from shared.embedded import start_postgres, stop_postgres
+from shared.bus.port import Topology
+from shared.postgres.database import Database
+from shared.postgres.embedded import start_postgres, stop_postgres
 from shared.runtime import Builder, Runtime, running
 from shared.settings import Settings
 

@@ -10,9 +10,9 @@ from services.analyzer.comments import Listener
 from services.analyzer.operations import CONTRACT
 from services.analyzer.recall import recall
 from shared import policy
+from shared.delivery.router import Registration
 from shared.events import FeedbackEvaluate, LoopPaused, LoopResumed, RetrainCompleted
-from shared.retention import look_after
-from shared.router import Registration
+from shared.postgres.retention import look_after
 from shared.runtime import Kernel, Service
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from services.analyzer.complaints import LEAST, clean, digest, group_id, label, still_said
-from shared.database import Connection, Database, is_unavailable
 from shared.failures import Reject, Unavailable
+from shared.postgres.database import Connection, Database, is_unavailable
 
 if TYPE_CHECKING:
     from services.analyzer.grouping import Matrix

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from asyncpg import Record
 
 from services.analyzer.causes import Dislike, Filed
-from shared.database import Connection
+from shared.postgres.database import Connection
 
 __all__ = ["MOST_DISLIKES", "dislikes"]
 

@@ -11,8 +11,8 @@ from services.analyzer.aftermath import rollback
 from services.analyzer.rest import read_rest, recent_retrains, retrain_running
 from services.analyzer.votes import Lineage, count, earlier, lineage, report_start
 from shared import policy
-from shared.database import Connection
 from shared.events import Aftermath, Comparison, Evidence, FeedbackEvaluate, ReportReady
+from shared.postgres.database import Connection
 from shared.settings import duration
 
 __all__ = ["LOOK_BACK", "Seen", "decisive_ratio", "look", "look_back", "report", "window_start"]

@@ -18,7 +18,7 @@ from services.analyzer.dislikes import dislikes
 from services.analyzer.register import enter
 from services.analyzer.votes import Lineage, fold
 from shared import policy
-from shared.database import Connection, Database
+from shared.delivery.work import UnitOfWork
 from shared.events import (
     Event,
     FeedbackEvaluate,
@@ -29,11 +29,11 @@ from shared.events import (
     RetrainRequested,
     derived,
 )
-from shared.mirror import Mirror
-from shared.owner_tables import read_owner_tables
+from shared.mirror.mirror import Mirror
+from shared.postgres.database import Connection, Database
+from shared.postgres.owner_tables import read_owner_tables
+from shared.postgres.retention import retain
 from shared.reasons import say
-from shared.retention import retain
-from shared.work import UnitOfWork
 
 __all__ = ["Deps", "evaluate", "finish_retrain", "pause", "resume"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shared.contract import Contract
+from shared.contracts.contract import Contract
 from shared.events import ReportReady, RetrainRequested, RollbackRequested
 
 __all__ = ["CONTRACT"]

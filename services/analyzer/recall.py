@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import logging
 
-from shared.database import Database
-from shared.metrics import MOST_APPS, Metrics
+from shared.postgres.database import Database
+from shared.telemetry.metrics import MOST_APPS, Metrics
 
 __all__ = ["recall"]
 

@@ -15,8 +15,8 @@ from datetime import datetime
 from services.analyzer.causes import Cause, Dislike, sort
 from services.analyzer.comments import Heard
 from services.analyzer.complaints import Complaint, clean, code_group, digest, enough, report
-from shared.database import Connection
 from shared.events import ComplaintGroup
+from shared.postgres.database import Connection
 
 __all__ = ["enter"]
 

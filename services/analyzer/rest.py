@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from services.analyzer.votes import count
 from shared import policy
-from shared.database import Connection
+from shared.postgres.database import Connection
 
 __all__ = ["Rest", "read_rest", "recent_retrains", "retrain_running"]
 

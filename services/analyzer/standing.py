@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from services.analyzer.alerts import Standing, follow, state_of
-from shared.database import Connection
 from shared.events import Alert
 from shared.policy import Situation
+from shared.postgres.database import Connection
 
 __all__ = ["Taken", "take"]
 

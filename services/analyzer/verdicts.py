@@ -15,8 +15,8 @@ from uuid import UUID
 from services.analyzer.aftermath import DUE, LONGEST, compare
 from services.analyzer.votes import Lineage, count, earlier, lineage
 from shared import policy
-from shared.database import Connection
 from shared.events import Aftermath, Evidence
+from shared.postgres.database import Connection
 
 __all__ = ["judge"]
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from shared.database import Connection, Database
+from shared.postgres.database import Connection, Database
 
 __all__ = ["Count", "Lineage", "count", "earlier", "fold", "lineage", "report_start"]
 

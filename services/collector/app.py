@@ -14,9 +14,9 @@ from aiohttp import web
 from services.collector.bodies import Conversation, ConversationBatch, FeedbackBatch, FeedbackBody, KeyBody
 from services.collector.intake import FromTheFuture, Intake, NoVote
 from services.collector.votes import Retraction
-from shared import http
-from shared.access import voter_of
 from shared.runtime import Kernel
+from shared.web import http
+from shared.web.access import voter_of
 
 __all__ = ["Collector"]
 

@@ -11,10 +11,10 @@ from aiohttp import web
 from services.collector.app import Collector
 from services.collector.operations import CONTRACT
 from services.collector.tokens_api import TokensApi
-from shared.cors import preflight
-from shared.http import MAX_BODY
-from shared.owner_tables import read_owner_tables
+from shared.postgres.owner_tables import read_owner_tables
 from shared.runtime import Kernel, Service
+from shared.web.cors import preflight
+from shared.web.http import MAX_BODY
 
 __all__ = ["build"]
 

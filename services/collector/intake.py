@@ -1,7 +1,8 @@
 """How votes and conversations come into the ledger.
 
 What is guaranteed: whatever returns is committed. Votes that come one by one share transactions
-(`shared/gathering.py`), and none fails for another's sake; a batch is written as a whole or not at all.
+(`shared/postgres/gathering.py`), and none fails for another's sake; a batch is written as a whole or not at
+all.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from typing import TypeVar
 from services.collector import ledger
 from services.collector.bodies import Conversation
 from services.collector.votes import Retraction, Vote, fold
-from shared import http
-from shared.database import Connection, is_conflict
-from shared.gathering import Gathering
+from shared.postgres.database import Connection, is_conflict
+from shared.postgres.gathering import Gathering
 from shared.runtime import Kernel
+from shared.web import http
 
 __all__ = ["FromTheFuture", "Intake", "NoVote"]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from services.collector.bodies import Conversation
 from services.collector.votes import Changes, Key, Retraction, Vote
-from shared.database import Connection
+from shared.postgres.database import Connection
 
 __all__ = [
     "Applied",

@@ -6,8 +6,8 @@ from typing import Literal
 
 from services.collector.bodies import Conversation, ConversationBatch, FeedbackBatch, FeedbackBody, KeyBody
 from services.collector.tokens_api import TokenBody
-from shared.answers import Done
-from shared.contract import JSON, Answer, Contract, Operation, Operations, Shape
+from shared.contracts.answers import Done
+from shared.contracts.contract import JSON, Answer, Contract, Operation, Operations, Shape
 
 __all__ = ["CONTRACT"]
 

@@ -8,9 +8,9 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.collector.bodies import GivenId, Id, Name
-from shared import http, vote_token
 from shared.settings import Settings
-from shared.vote_token import LONGEST, VoteToken
+from shared.web import http, vote_token
+from shared.web.vote_token import LONGEST, VoteToken
 
 __all__ = ["TokensApi"]
 

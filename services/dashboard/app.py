@@ -15,9 +15,9 @@ from services.dashboard import facts, sse
 from services.dashboard.assets import Asset, language_of, load_assets, load_pages
 from services.dashboard.replies import NEVER_KEPT, SECURITY, told
 from services.dashboard.stream import RUNS, Feed, Page
-from shared import http
-from shared.picture import Bundle, PictureError
+from shared.charts.picture import Bundle, PictureError
 from shared.runtime import Kernel
+from shared.web import http
 
 __all__ = ["Dashboard"]
 

@@ -14,10 +14,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from services.dashboard import replies
 from services.dashboard.facts import public
-from shared import http
 from shared.commands import Name, command, issue
 from shared.requester import printable
 from shared.runtime import Kernel
+from shared.web import http
 
 __all__ = ["CommandsApi"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from services.dashboard.selection import Chosen, where
-from shared.database import Connection
+from shared.postgres.database import Connection
 from shared.requester import printable
 
 __all__ = ["gaps", "groups"]

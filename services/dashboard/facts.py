@@ -18,8 +18,8 @@ from uuid import UUID
 
 from asyncpg import Record
 
-from shared.database import Connection
 from shared.events import Because
+from shared.postgres.database import Connection
 from shared.reasons import in_all_languages
 from shared.requester import printable
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from services.dashboard.filters import Span
 from services.dashboard.selection import Chosen, where
-from shared.database import Connection
 from shared.policy import wilson
+from shared.postgres.database import Connection
 from shared.requester import printable
 
 __all__ = ["Day", "answers", "causes", "daily", "documents", "public", "rate", "reasons"]

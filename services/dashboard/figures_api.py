@@ -14,9 +14,9 @@ from services.dashboard.assets import LANGUAGES
 from services.dashboard.filters import Filter, What
 from services.dashboard.selection import Chosen, Reader
 from shared.backtest import replay
-from shared.charts import Marker, Point, Theme, trend
-from shared.database import Connection
+from shared.charts.vega_lite import Marker, Point, Theme, trend
 from shared.policy import Rules
+from shared.postgres.database import Connection
 from shared.runtime import Kernel
 
 __all__ = ["FiguresApi"]

@@ -9,7 +9,7 @@ from asyncpg import Record
 
 from services.dashboard.facts import explained
 from services.dashboard.filters import Span
-from shared.database import Connection
+from shared.postgres.database import Connection
 from shared.requester import printable
 
 __all__ = ["active", "alerts", "generations", "measured", "promotions", "quality"]

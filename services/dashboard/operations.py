@@ -18,7 +18,7 @@ from services.dashboard.shapes import (
     Summary,
     Votes,
 )
-from shared.contract import Answer, Contract, Operation, Operations, Shape
+from shared.contracts.contract import Answer, Contract, Operation, Operations, Shape
 from shared.events import (
     FeedbackEvaluate,
     GenerationRequested,

@@ -11,8 +11,8 @@ from pydantic import BaseModel
 
 from services.dashboard.filters import BadRange, Filter, gathered
 from services.dashboard.selection import Chosen, choose
-from shared import http
-from shared.database import Connection
+from shared.postgres.database import Connection
+from shared.web import http
 
 __all__ = ["NEVER_KEPT", "SECURITY", "chosen", "one_of", "read", "told"]
 

@@ -14,7 +14,7 @@ from datetime import datetime, tzinfo
 from typing import Any, Literal
 
 from services.dashboard.filters import Filter, Span, span
-from shared.database import Connection, Database, dump_json
+from shared.postgres.database import Connection, Database, dump_json
 
 __all__ = ["Chosen", "Reader", "choose", "where"]
 

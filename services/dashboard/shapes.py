@@ -9,8 +9,8 @@ from uuid import UUID
 from pydantic import AwareDatetime, Field
 
 from services.dashboard.filters import Cause
-from shared.answers import Run
-from shared.contract import Shape
+from shared.contracts.answers import Run
+from shared.contracts.contract import Shape
 from shared.events import AlertState
 
 __all__ = ["Access", "Backtest", "Complaints", "Ordered", "RunsAndBuilds", "Summary", "Votes"]

@@ -19,7 +19,7 @@ from typing import Any
 from services.dashboard import facts, sse
 from services.dashboard.facts import Horizon, Row
 from services.dashboard.sse import Message
-from shared.database import Connection, Database, is_unavailable
+from shared.postgres.database import Connection, Database, is_unavailable
 
 __all__ = ["Feed", "Page"]
 

@@ -15,7 +15,7 @@ from asyncpg import Record
 from services.dashboard.filters import Cursor, Listing
 from services.dashboard.selection import Chosen, where
 from services.dashboard.text import lines
-from shared.database import Connection
+from shared.postgres.database import Connection
 from shared.requester import printable
 
 __all__ = ["HEAD", "cells", "export", "page"]

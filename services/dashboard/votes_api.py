@@ -11,9 +11,9 @@ from services.dashboard import complaints, replies, votes
 from services.dashboard.filters import Filter, Listing
 from services.dashboard.selection import Chosen, Reader
 from services.dashboard.text import BOM, rows
-from shared import http
-from shared.database import Connection
+from shared.postgres.database import Connection
 from shared.runtime import Kernel
+from shared.web import http
 
 __all__ = ["VotesApi"]
 

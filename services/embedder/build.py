@@ -13,6 +13,7 @@ from services.embedder.golden import read_golden_set
 from services.embedder.operations import CONTRACT
 from services.embedder.search_api import SearchApi
 from services.embedder.warming import Warming
+from shared.delivery.router import Registration
 from shared.events import (
     EmbeddingRequested,
     GenerationBuilt,
@@ -20,7 +21,6 @@ from shared.events import (
     RetrainRequested,
     RollbackRequested,
 )
-from shared.router import Registration
 from shared.runtime import Kernel, Service
 
 if TYPE_CHECKING:  # with these comes numpy

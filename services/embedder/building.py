@@ -24,7 +24,7 @@ from services.embedder.ingest import Reading
 from services.embedder.knowledge import Folder
 from services.embedder.outcomes import Request, at_once, completed, origin, told
 from services.embedder.tables import Model
-from shared.database import Connection, Database
+from shared.delivery.work import UnitOfWork
 from shared.events import (
     Because,
     EmbeddingRequested,
@@ -37,8 +37,8 @@ from shared.events import (
     Skipped,
 )
 from shared.failures import Reject
-from shared.metrics import Metrics
-from shared.work import UnitOfWork
+from shared.postgres.database import Connection, Database
+from shared.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from services.embedder.tables import Model
-from shared.database import Connection
+from shared.postgres.database import Connection
 
 __all__ = ["cosines", "nearest", "vectors"]
 

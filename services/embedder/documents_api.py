@@ -24,11 +24,11 @@ from services.embedder.knowledge import MAX_BYTES, MEDIA_TYPES, RawDocument
 from services.embedder.parsing import Unreadable
 from services.embedder.reading import Reader
 from services.embedder.store import CutDocument
-from shared import http
-from shared.database import Connection
-from shared.envelope import Envelope
+from shared.bus.envelope import Envelope
 from shared.events import GenerationRequested
+from shared.postgres.database import Connection
 from shared.runtime import Kernel
+from shared.web import http
 
 __all__ = ["DocumentsApi"]
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from asyncpg import Record
 
-from shared.database import Connection
 from shared.events import Because
+from shared.postgres.database import Connection
 
 if TYPE_CHECKING:
     from services.embedder.learning.gate import Paired

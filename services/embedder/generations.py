@@ -14,8 +14,8 @@ from uuid import UUID
 from asyncpg import Record
 
 from services.embedder.tables import Model, from_row
-from shared.database import Connection
 from shared.events import Because
+from shared.postgres.database import Connection
 
 __all__ = [
     "KEPT",

@@ -11,8 +11,8 @@ from services.embedder import store
 from services.embedder.knowledge import Folder, read_folder
 from services.embedder.reading import Reader
 from services.embedder.store import CutDocument
-from shared.database import Connection, Database
 from shared.events import Skipped
+from shared.postgres.database import Connection, Database
 
 __all__ = ["Reading", "read", "take_over_folder"]
 

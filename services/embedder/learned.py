@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from asyncpg import Record
 
 from services.embedder.learning.credit import Vote
-from shared.database import Connection
+from shared.postgres.database import Connection
 
 if TYPE_CHECKING:  # numpy is slow to import, and plans and rollbacks need none
     from services.embedder.learning.library import Learned

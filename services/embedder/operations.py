@@ -9,7 +9,7 @@ from pydantic import Field
 from services.embedder.documents_api import NewDocument
 from services.embedder.found import Found
 from services.embedder.search_api import SearchBody
-from shared.contract import JSON, Answer, Contract, Operation, Operations, Shape
+from shared.contracts.contract import JSON, Answer, Contract, Operation, Operations, Shape
 from shared.events import EmbeddingRequested, GenerationBuilt, GenerationRequested, RetrainCompleted
 
 __all__ = ["CONTRACT"]

@@ -8,7 +8,6 @@ from typing import Any
 from asyncpg import Record
 
 from services.embedder import generations
-from shared.database import Connection
 from shared.events import (
     Because,
     GenerationCounts,
@@ -17,6 +16,7 @@ from shared.events import (
     RetrainCompleted,
     RetrainRequested,
 )
+from shared.postgres.database import Connection
 from shared.reasons import say
 
 __all__ = ["Request", "at_once", "completed", "origin", "told"]

@@ -11,9 +11,9 @@ import logging
 from services.embedder import generations, learned, store
 from services.embedder.building import Deps
 from services.embedder.outcomes import told
-from shared.database import Connection
+from shared.delivery.work import UnitOfWork
 from shared.events import Because, Event, GenerationRequested, RetrainCompleted, RollbackRequested
-from shared.work import UnitOfWork
+from shared.postgres.database import Connection
 
 __all__ = ["fail_rollback", "roll_back"]
 

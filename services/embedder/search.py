@@ -20,8 +20,8 @@ from services.embedder.lexical import LexicalIndex
 from services.embedder.shelf import Shelf
 from services.embedder.tables import Model
 from services.embedder.view import Candidates, Found, Hit, Question, View
-from shared.database import Connection, Database
 from shared.embedding.models import Embedder
+from shared.postgres.database import Connection, Database
 
 __all__ = ["Candidates", "Found", "Hit", "Question", "Searcher", "View"]
 

@@ -9,9 +9,9 @@ from aiohttp import web
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 from services.embedder.found import Question
-from shared import http
 from shared.failures import Reject, Unavailable
 from shared.runtime import Kernel
+from shared.web import http
 
 if TYPE_CHECKING:
     from services.embedder.search import Searcher

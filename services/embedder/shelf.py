@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from services.embedder import learned
 from services.embedder.learning.library import Learned
 from services.embedder.lexical import LexicalIndex
-from shared.database import Database
+from shared.postgres.database import Database
 
 __all__ = ["Shelf", "Volume"]
 

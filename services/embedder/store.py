@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from services.embedder.chunking import CHUNKER, Chunk, chunk
 from services.embedder.knowledge import Folder, RawDocument
-from shared.database import Connection
+from shared.postgres.database import Connection
 
 __all__ = [
     "Changes",

@@ -25,9 +25,9 @@ from services.embedder.learning.trial import Outcome, learn
 from services.embedder.search import Candidates, Question, Searcher, View
 from services.embedder.shelf import Volume
 from services.embedder.tables import known_model
-from shared.database import Connection, Database
 from shared.embedding.models import Embedder
 from shared.embedding.vectors import Vectors
+from shared.postgres.database import Connection, Database
 
 __all__ = ["Study"]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from asyncpg import Record
 
-from shared.database import Connection
+from shared.postgres.database import Connection
 
 if TYPE_CHECKING:
     from shared.embedding.vectors import Vectors

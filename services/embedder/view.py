@@ -16,8 +16,8 @@ from services.embedder.learning.adapter import adapt
 from services.embedder.lexical import LexicalIndex, Match
 from services.embedder.shelf import Volume
 from services.embedder.tables import Model
-from shared.database import Connection
 from shared.embedding.vectors import Vectors
+from shared.postgres.database import Connection
 
 __all__ = ["Candidates", "Found", "Hit", "Question", "View"]
 

@@ -14,8 +14,8 @@ from uuid import UUID
 
 from services.notifier.endpoint import Endpoint, NotTaken
 from services.notifier.notice import Notice
-from shared.database import Connection, Database
 from shared.events import WebhookDisabled
+from shared.postgres.database import Connection, Database
 
 __all__ = ["CONSUMER", "MOST_FAILURES", "Courier"]
 

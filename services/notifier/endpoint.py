@@ -15,7 +15,7 @@ from uuid import UUID
 import aiohttp
 
 from services.notifier.notice import headers
-from shared.outgoing import Redirected, no_redirects, traced
+from shared.web.outgoing import Redirected, no_redirects, traced
 
 __all__ = ["TIMEOUT", "Endpoint", "NotTaken"]
 

@@ -15,7 +15,8 @@ from services.notifier.destinations import Posted
 from services.notifier.pictures import Pictures
 from services.notifier.poster import Poster
 from services.notifier.telling import Telling, Voice
-from shared.database import Database
+from shared.delivery.router import Registration
+from shared.delivery.work import UnitOfWork
 from shared.events import (
     Event,
     FeedbackEvaluate,
@@ -29,8 +30,7 @@ from shared.events import (
     WebhookDisabled,
 )
 from shared.failures import Retry
-from shared.router import Registration
-from shared.work import UnitOfWork
+from shared.postgres.database import Database
 
 __all__ = ["REGISTRATIONS", "Notifier", "wait_for_report"]
 

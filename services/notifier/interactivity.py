@@ -24,13 +24,13 @@ from services.notifier import blocks, messages, series, signed, weekly
 from services.notifier.blocks import Action, Done
 from services.notifier.phrases import NAME, escape, link, time
 from services.notifier.wording import WORDS
+from shared.bus.envelope import Envelope, from_json
 from shared.commands import command
-from shared.database import Connection
-from shared.envelope import Envelope, from_json
 from shared.events import Report
-from shared.http import refuse
+from shared.postgres.database import Connection
 from shared.requester import printable
 from shared.runtime import Kernel
+from shared.web.http import refuse
 
 __all__ = ["Interactivity"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from services.notifier.signed import Asked
-from shared.contract import Answer, Contract, Operation, Operations, Shape
+from shared.contracts.contract import Answer, Contract, Operation, Operations, Shape
 from shared.events import GenerationRequested, LoopPaused, LoopResumed, RollbackRequested
 
 __all__ = ["CONTRACT"]

@@ -21,10 +21,10 @@ from services.notifier.destinations import Posted
 from services.notifier.failures import Refused
 from services.notifier.poster import Poster
 from services.notifier.wording import WORDS, Language
-from shared.charts import trend
-from shared.database import Database
-from shared.envelope import Envelope
-from shared.picture import picture_language, render_png
+from shared.bus.envelope import Envelope
+from shared.charts.picture import picture_language, render_png
+from shared.charts.vega_lite import trend
+from shared.postgres.database import Database
 
 __all__ = ["Pictures"]
 

@@ -24,10 +24,10 @@ from services.notifier.blocks import context
 from services.notifier.destinations import Destination, Message, Posted
 from services.notifier.failures import Busy, Down, NotPosted, TooEarly, Unclear
 from services.notifier.wording import Language
-from shared.database import Database
-from shared.envelope import Envelope
+from shared.bus.envelope import Envelope
 from shared.failures import Retry, Unavailable
-from shared.metrics import Metrics
+from shared.postgres.database import Database
+from shared.telemetry.metrics import Metrics
 
 __all__ = ["RESENT", "Poster", "Timing"]
 

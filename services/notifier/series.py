@@ -10,11 +10,11 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from services.notifier.weekly import Group, Past, Votes, Week, due, week_key
-from shared.charts import Marker, Point
-from shared.database import Connection, Database
-from shared.envelope import from_json
+from shared.bus.envelope import from_json
+from shared.charts.vega_lite import Marker, Point
 from shared.events import RetrainCompleted
 from shared.policy import wilson
+from shared.postgres.database import Connection, Database
 
 __all__ = ["apps", "due_week", "markers", "points", "state_of", "today", "votes", "week"]
 

@@ -13,8 +13,8 @@ from urllib.parse import parse_qsl, urlsplit
 from aiohttp import web
 from pydantic import BaseModel
 
-from shared.database import Database
-from shared.http import BadRequest, read_body, read_model
+from shared.postgres.database import Database
+from shared.web.http import BadRequest, read_body, read_model
 
 __all__ = ["Asked", "Interaction", "Press", "Signatures", "User", "asked", "interaction", "trusted"]
 

@@ -21,7 +21,7 @@ import aiohttp
 from services.notifier.destinations import Message, Posted
 from services.notifier.failures import Down, NotPosted, Refused, Unclear, from_answer
 from services.notifier.phrases import Markup
-from shared.outgoing import Redirected, no_redirects, traced
+from shared.web.outgoing import Redirected, no_redirects, traced
 
 if TYPE_CHECKING:  # slack_sdk is slow to import, and only needed where Slack is
     from slack_sdk.web.async_client import AsyncWebClient

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 from services.notifier import messages, weekly
 from services.notifier.phrases import Markup
 from services.notifier.wording import Language
-from shared.envelope import Envelope
+from shared.bus.envelope import Envelope
 from shared.events import (
     Event,
     FeedbackEvaluate,

@@ -17,8 +17,9 @@ from services.notifier.endpoint import Endpoint, NotTaken
 from services.notifier.notice import notice_of, test_telling
 from services.notifier.telling import Telling, Voice
 from services.notifier.weekly import Week
-from shared.contract import Contract
-from shared.database import Database
+from shared.contracts.contract import Contract
+from shared.delivery.router import Registration
+from shared.delivery.work import UnitOfWork
 from shared.events import (
     Event,
     FeedbackEvaluate,
@@ -33,9 +34,8 @@ from shared.events import (
     WebhookTest,
 )
 from shared.failures import Retry
-from shared.router import Registration
+from shared.postgres.database import Database
 from shared.runtime import Kernel, Service
-from shared.work import UnitOfWork
 
 __all__ = ["retire", "webhook"]
 

@@ -20,15 +20,17 @@ from aiohttp import web
 from asyncpg import Record
 from pydantic import BaseModel, ConfigDict, Field
 
-from shared import events, http, runs
-from shared.bus import BusError
-from shared.database import Connection
-from shared.envelope import STRUCTURED, Envelope, InvalidMessage, Message, decode
+from shared import events
+from shared.bus.envelope import STRUCTURED, Envelope, InvalidMessage, Message, decode
+from shared.bus.port import BusError
+from shared.delivery import runs
 from shared.events import FeedbackEvaluate
-from shared.gathering import Gathering
+from shared.postgres.database import Connection
+from shared.postgres.gathering import Gathering
 from shared.requester import CRON_JOB_ORG, requester
 from shared.runtime import Kernel
-from shared.tracing import here
+from shared.telemetry.tracing import here
+from shared.web import http
 
 __all__ = ["Trigger"]
 

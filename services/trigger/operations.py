@@ -8,9 +8,9 @@ from uuid import UUID
 from pydantic import AwareDatetime, Field
 
 from services.trigger.app import HitBody, RunsQuery
-from shared.answers import Run
-from shared.contract import JSON, Answer, Contract, Operation, Operations, Shape
-from shared.envelope import STRUCTURED
+from shared.bus.envelope import STRUCTURED
+from shared.contracts.answers import Run
+from shared.contracts.contract import JSON, Answer, Contract, Operation, Operations, Shape
 from shared.events import FeedbackEvaluate
 
 __all__ = ["CONTRACT"]

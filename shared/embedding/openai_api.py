@@ -22,8 +22,8 @@ import yarl
 from shared.embedding.texts import SAMPLE, encodable
 from shared.embedding.vectors import Vectors, unit
 from shared.failures import Reject, Unavailable
-from shared.outgoing import traced
 from shared.settings import SettingsError
+from shared.web.outgoing import traced
 
 __all__ = ["OpenAIEmbedder"]
 

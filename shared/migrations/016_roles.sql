@@ -1,4 +1,4 @@
--- What lets each service run as a role that may do its own work and nothing else (shared/roles.py).
+-- What lets each service run as a role that may do its own work and nothing else (shared/postgres/roles.py).
 --
 -- Three pieces of work need more than their callers may have; each is a function that does it and nothing
 -- besides, with the rights of the schema's owner. Their search path is fixed, every name is qualified.

@@ -1,4 +1,4 @@
--- Votes that another system shows too: which are there, and which are still to be sent (shared/mirror.py).
+-- Votes that another system shows too: which are there, and which are still to be sent (shared/mirror/mirror.py).
 --
 -- Guaranteed: whatever changes a vote, in whatever way, leaves a mark in the same transaction while mirroring
 -- is on, and a mark goes only once what it stands for has arrived. Nothing here waits for anything, and none

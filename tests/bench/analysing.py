@@ -20,13 +20,13 @@ import asyncpg
 from services.analyzer import handlers
 from services.analyzer.comments import Listener
 from services.analyzer.votes import fold
-from shared.database import Database
-from shared.embedded import start_postgres, stop_postgres
+from shared.bus.envelope import Envelope
+from shared.delivery.work import UnitOfWork
 from shared.embedding.use_model import UseEmbedder
-from shared.envelope import Envelope
 from shared.events import FeedbackEvaluate, Report
 from shared.policy import Rules
-from shared.work import UnitOfWork
+from shared.postgres.database import Database
+from shared.postgres.embedded import start_postgres, stop_postgres
 
 DAYS = 365
 RULES = Rules(policy="wilson", threshold=0.9, min_votes=20, cooldown=timedelta(days=7))

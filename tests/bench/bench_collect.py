@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from services.collector.build import build
-from shared.access import Handler
+from shared.web.access import Handler
 from tests.bench import load
 from tests.bench.served import Served, loading, postgres, product, serving
 

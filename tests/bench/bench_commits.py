@@ -17,11 +17,11 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
-from shared.arrivals import Arrivals
-from shared.database import Database
-from shared.envelope import Envelope
+from shared.bus.envelope import Envelope
+from shared.delivery.arrivals import Arrivals
+from shared.delivery.work import UnitOfWork
 from shared.events import LoopPaused, LoopResumed
-from shared.work import UnitOfWork
+from shared.postgres.database import Database
 from tests.bench.analysing import postgres
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))

@@ -24,9 +24,9 @@ from rich.console import Console
 from rich.table import Table
 
 from services.embedder.build import build
+from shared.bus.envelope import Envelope
 from shared.embedding.use_model import UseEmbedder
 from shared.embedding.vectors import Vectors
-from shared.envelope import Envelope
 from shared.events import GenerationRequested
 from shared.runtime import Runtime, running
 from shared.settings import Settings

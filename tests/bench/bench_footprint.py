@@ -31,7 +31,7 @@ import asyncpg
 from rich.console import Console
 from rich.table import Table
 
-from shared.charts import Point, trend
+from shared.charts.vega_lite import Point, trend
 from tests.bench.bench_retrieval import korquad
 from tests.bench.served import CORES, postgres
 from tests.support.processes import ROOT, free_port
@@ -142,7 +142,10 @@ def drawn() -> float:
     points = [Point(day, 80, 20, 0.2, 0.13, 0.29) for day in days]
     spec = trend(points, [], 0.3, "en", "light", 640, 240, "negative ratio")
     child = subprocess.Popen(
-        [sys.executable, "-m", "shared.picture"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-m", "shared.charts.picture"],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
     assert child.stdin and child.stdout
     child.stdin.write(json.dumps(spec).encode())

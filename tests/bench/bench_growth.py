@@ -23,8 +23,8 @@ import aiohttp
 from rich.console import Console
 from rich.table import Table
 
-from shared.database import Database
-from shared.picture import render_png
+from shared.charts.picture import render_png
+from shared.postgres.database import Database
 from tests.bench import bench_search as searching
 from tests.bench.analysing import Ledger, made, middle, postgres, timed
 from tests.bench.bench_retrieval import korquad

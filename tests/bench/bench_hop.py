@@ -27,12 +27,12 @@ import asyncpg
 from rich.console import Console
 from rich.table import Table
 
-from shared.bus import Topology
-from shared.database import Database
-from shared.declarations import Declarations, robust_channel
-from shared.envelope import Envelope, Message, encode
+from shared.bus.declarations import Declarations, robust_channel
+from shared.bus.envelope import Envelope, Message, encode
+from shared.bus.port import Topology
+from shared.bus.rabbit import RabbitBus
 from shared.events import LoopPaused
-from shared.rabbit import RabbitBus
+from shared.postgres.database import Database
 from tests.bench import hops
 from tests.bench.served import CORES, Served, postgres
 

@@ -27,11 +27,11 @@ from services.analyzer.build import build as analyzer
 from services.collector.build import build as collector
 from services.notifier.build import build as notifier
 from services.trigger.build import build as trigger
-from shared.bus import Bus, Delivery, Topology
-from shared.envelope import Envelope, encode
+from shared.bus.envelope import Envelope, encode
+from shared.bus.memory import MemoryBus
+from shared.bus.port import Bus, Delivery, Topology
+from shared.bus.rabbit import RabbitBus
 from shared.events import LoopPaused
-from shared.memory import MemoryBus
-from shared.rabbit import RabbitBus
 from shared.runtime import Runtime, running
 from shared.settings import Settings
 from tests.bench.analysing import made, postgres

@@ -42,9 +42,9 @@ from services.embedder import tables
 from services.embedder.build import build
 from services.embedder.chunking import CHUNKER
 from services.embedder.lexical import LexicalIndex
-from shared.database import Connection, Database
-from shared.embedded import start_postgres, stop_postgres
 from shared.embedding.vectors import Vectors, unit
+from shared.postgres.database import Connection, Database
+from shared.postgres.embedded import start_postgres, stop_postgres
 from shared.runtime import Runtime, running
 from shared.settings import Settings
 from tests.bench.bench_retrieval import korquad, stored_vectors

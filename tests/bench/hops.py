@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import aio_pika
 from pydantic import SecretStr
 
-from shared.bus import Topology
+from shared.bus.port import Topology
+from shared.delivery.router import Registration
+from shared.delivery.work import UnitOfWork
 from shared.events import Event, GenerationRequested, LoopPaused, LoopResumed
-from shared.router import Registration
 from shared.runtime import Builder, Kernel, Runtime, Service, running
 from shared.settings import Settings
-from shared.work import UnitOfWork
 
 if TYPE_CHECKING:
     from aio_pika.abc import AbstractExchange, AbstractIncomingMessage

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared.embedded import start_postgres, stop_postgres
+from shared.postgres.embedded import start_postgres, stop_postgres
 from shared.runtime import Builder, Runtime, running
 from shared.settings import Settings
 from tests.support.processes import free_port

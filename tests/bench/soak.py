@@ -35,9 +35,9 @@ from rich.console import Console
 from rich.table import Table
 
 from services.up import SERVICES, compose
-from shared.bus import Topology
-from shared.database import Database
-from shared.embedded import start_postgres, stop_postgres
+from shared.bus.port import Topology
+from shared.postgres.database import Database
+from shared.postgres.embedded import start_postgres, stop_postgres
 from shared.process import serve
 from shared.settings import Settings
 from tests.support.embedder import article

@@ -13,9 +13,9 @@ import pytest
 
 from scripts import contracts
 from services.up import SERVICES, compose
-from shared import asyncapi
-from shared.bus import Topology
-from shared.envelope import encode, from_json
+from shared.bus.envelope import encode, from_json
+from shared.bus.port import Topology
+from shared.contracts import asyncapi
 from shared.events import REGISTRY, FeedbackEvaluate, LoopFailed
 from shared.runtime import Runtime
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 import aio_pika
 import pytest
 
-from shared.bus import Bus, BusError, Delivery, Topology, Unroutable
-from shared.envelope import Message, decode
-from shared.memory import MemoryBus
-from shared.rabbit import RabbitBus
+from shared.bus.envelope import Message, decode
+from shared.bus.memory import MemoryBus
+from shared.bus.port import Bus, BusError, Delivery, Topology, Unroutable
+from shared.bus.rabbit import RabbitBus
 from tests.support.events import wait_until
 from tests.support.proxy import Proxy, in_front_of
 from tests.support.rabbit import channel, dead_letters, publish_over_http, sweep

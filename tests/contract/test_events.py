@@ -21,7 +21,7 @@ from cloudevents.core.v1.event import CloudEvent
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.envelope import (
+from shared.bus.envelope import (
     STRUCTURED,
     Envelope,
     InvalidMessage,

@@ -16,10 +16,10 @@ from scripts import contracts
 from services.dashboard import replies
 from services.trigger.build import build as trigger
 from services.up import compose
-from shared.access import access_of
-from shared.openapi import document
 from shared.runtime import Runtime
 from shared.settings import Settings
+from shared.web.access import access_of
+from shared.web.openapi import document
 from tests.support.openapi import TOKEN, furnished
 
 Start = Callable[..., Awaitable[Runtime]]

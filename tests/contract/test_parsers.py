@@ -23,10 +23,19 @@ from services.embedder.documents_api import NewDocument
 from services.embedder.search_api import SearchBody
 from services.notifier import signed
 from services.trigger.app import HitBody, RunsQuery
-from shared import vote_token
-from shared.envelope import STRUCTURED, Envelope, InvalidMessage, Message, decode, encode, from_json, to_json
+from shared.bus.envelope import (
+    STRUCTURED,
+    Envelope,
+    InvalidMessage,
+    Message,
+    decode,
+    encode,
+    from_json,
+    to_json,
+)
 from shared.events import REGISTRY
-from shared.http import BadRequest, read_model
+from shared.web import vote_token
+from shared.web.http import BadRequest, read_model
 
 GOLDEN = [
     json.loads(path.read_text(encoding="utf-8"))

@@ -11,8 +11,8 @@ import aio_pika
 import aiohttp
 import pytest
 
-from shared.bus import Bus, Delivery, Topology
-from shared.rabbit import RabbitBus
+from shared.bus.port import Bus, Delivery, Topology
+from shared.bus.rabbit import RabbitBus
 from tests.support.rabbit import channel, sweep
 
 LADDER = (0.05, 1, 600)

@@ -17,9 +17,9 @@ import pytest
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Locator, Page, expect
 
-from services.demo.story import as_conversations, as_votes, conversations
+from services.commands.demo.story import as_conversations, as_votes, conversations
 from services.up import SERVICES
-from shared.database import Database
+from shared.postgres.database import Database
 from shared.runtime import Runtime
 from tests.support.browser import Tabs
 from tests.support.receiver import Fault as WebhookFault

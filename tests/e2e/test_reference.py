@@ -9,8 +9,8 @@ import pytest
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import expect
 
-from shared.openapi import document
 from shared.runtime import Runtime
+from shared.web.openapi import document
 from tests.support.browser import Tab, Tabs
 from tests.support.openapi import BUILDERS
 

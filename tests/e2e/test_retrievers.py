@@ -12,7 +12,7 @@ import pytest
 from feedback_loop_client import FeedbackLoop, FeedbackLoopError
 from feedback_loop_client.langchain import FeedbackLoopRetriever
 from feedback_loop_client.llama_index import FeedbackLoopRetriever as NodeRetriever
-from shared.database import Database
+from shared.postgres.database import Database
 from shared.runtime import Runtime
 from tests.support.openapi import SETTINGS, furnished
 

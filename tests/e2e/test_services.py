@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from services.demo import story
+from services.commands.demo import story
 from tests.support.events import wait_until
 from tests.support.processes import Process
 from tests.support.roles import as_service, passwords, virtual_host

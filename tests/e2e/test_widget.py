@@ -14,7 +14,7 @@ from playwright.async_api import Locator, Route, expect
 
 from feedback_loop_client import AsyncFeedbackLoop
 from services.collector.build import build as collector
-from shared.database import Database
+from shared.postgres.database import Database
 from shared.runtime import Runtime
 from tests.support.browser import Tab, Tabs
 from tests.support.events import wait_until

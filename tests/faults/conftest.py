@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from shared.bus import Topology
+from shared.bus.port import Topology
 from tests.support import faults
 from tests.support.faults import Begin
 from tests.support.loop import LADDER, SERVICES

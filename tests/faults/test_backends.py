@@ -11,8 +11,8 @@ from typing import Any
 
 import aiohttp
 
-from shared.bus import Topology
-from shared.database import Database
+from shared.bus.port import Topology
+from shared.postgres.database import Database
 from tests.support.events import wait_until
 from tests.support.faults import Begin, Start
 from tests.support.loop import (

@@ -13,9 +13,9 @@ from typing import Any
 import aiohttp
 from aio_pika.abc import AbstractQueue
 
-from shared.bus import Bus, Unroutable
-from shared.database import Database
-from shared.envelope import Message
+from shared.bus.envelope import Message
+from shared.bus.port import Bus, Unroutable
+from shared.postgres.database import Database
 from tests.support.events import wait_until
 from tests.support.faults import Begin, Start
 from tests.support.loop import LADDER, SERVICES, settle

@@ -14,11 +14,11 @@ from uuid import uuid4
 import aiohttp
 import pytest
 
-from shared.bus import Topology
-from shared.database import Database
+from shared.bus.port import Topology
+from shared.delivery.work import UnitOfWork
 from shared.events import Event
+from shared.postgres.database import Database
 from shared.runtime import Builder, Kernel, Service
-from shared.work import UnitOfWork
 from tests.support import broker
 from tests.support.events import wait_until
 from tests.support.faults import Begin, Start

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from shared.database import Database
+from shared.postgres.database import Database
 from tests.support.faults import Begin
 from tests.support.lives import Lives
 from tests.support.loop import SERVICES

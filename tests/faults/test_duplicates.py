@@ -7,10 +7,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from shared.bus import Bus
-from shared.database import Database
-from shared.envelope import Envelope, Message
+from shared.bus.envelope import Envelope, Message
+from shared.bus.port import Bus
 from shared.events import FeedbackEvaluate
+from shared.postgres.database import Database
 from tests.support.events import publish_envelopes
 from tests.support.faults import Begin, Start
 from tests.support.loop import LADDER, SERVICES, check_apps, furnish, settle

@@ -19,8 +19,8 @@ from typing import Any
 
 import aiohttp
 
-from shared.bus import Topology
-from shared.database import Database
+from shared.bus.port import Topology
+from shared.postgres.database import Database
 from shared.process import serve
 from shared.runtime import Runtime
 from shared.settings import Settings

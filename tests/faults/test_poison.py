@@ -10,13 +10,13 @@ from collections import Counter
 from typing import Any
 from uuid import UUID
 
-from shared.bus import Topology
-from shared.database import Database
-from shared.envelope import Envelope, Message, encode
+from shared.bus.envelope import Envelope, Message, encode
+from shared.bus.port import Topology
+from shared.delivery.work import UnitOfWork
 from shared.events import Event, LoopFailed, LoopPaused
 from shared.failures import Reject
+from shared.postgres.database import Database
 from shared.runtime import Kernel
-from shared.work import UnitOfWork
 from tests.support.events import publish_envelopes, wait_until
 from tests.support.faults import Begin, Start
 from tests.support.probe import Probe, nothing

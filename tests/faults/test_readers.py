@@ -18,9 +18,9 @@ import aiohttp
 from services.embedder import store
 from services.embedder.knowledge import RawDocument
 from services.embedder.parsing import parse
-from shared.bus import Topology
-from shared.database import Database
+from shared.bus.port import Topology
 from shared.events import GenerationRequested, RollbackRequested
+from shared.postgres.database import Database
 from shared.process import serve
 from shared.runtime import Kernel, Runtime
 from shared.settings import Settings

@@ -9,9 +9,9 @@ from collections import Counter
 from typing import Any
 
 from services.analyzer.build import build
-from shared.database import Database
-from shared.envelope import Envelope, encode
+from shared.bus.envelope import Envelope, encode
 from shared.events import FeedbackEvaluate
+from shared.postgres.database import Database
 from tests.support.events import wait_until
 from tests.support.faults import Begin, Start
 from tests.support.rabbit import tapped

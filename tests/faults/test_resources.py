@@ -27,11 +27,11 @@ import pytest
 from aiohttp import web
 
 from services.embedder.build import build as embedder
-from shared.bus import Topology
-from shared.database import Database
+from shared.bus.envelope import Envelope, encode
+from shared.bus.port import Topology
 from shared.embedding.openai_api import OpenAIEmbedder
-from shared.envelope import Envelope, encode
 from shared.events import FeedbackEvaluate, GenerationRequested
+from shared.postgres.database import Database
 from shared.runtime import Runtime
 from tests.support.embedder import Bigrams
 from tests.support.events import publish, wait_until

@@ -11,9 +11,9 @@ from typing import Any
 
 from asyncpg import Record
 
-from shared.database import Database
-from shared.envelope import Envelope
+from shared.bus.envelope import Envelope
 from shared.events import ReportReady
+from shared.postgres.database import Database
 from tests.support.events import publish, wait_until
 from tests.support.faults import Begin, Start
 from tests.support.loop import LADDER, SERVICES, TIMING

@@ -16,12 +16,12 @@ from random import Random
 from typing import Any
 
 from services.embedder.build import build
-from shared import database as kernel_database
-from shared.bus import Bus, Delivery, Topology
-from shared.database import Database
+from shared.bus.port import Bus, Delivery, Topology
+from shared.bus.rabbit import RabbitBus
 from shared.events import GenerationRequested
+from shared.postgres import database as kernel_database
+from shared.postgres.database import Database
 from shared.process import serve
-from shared.rabbit import RabbitBus
 from shared.runtime import Runtime
 from shared.settings import Settings
 from tests.support.embedder import Bigrams, Outcomes

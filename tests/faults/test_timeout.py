@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from services.embedder.build import build
-from shared.database import Database
 from shared.events import GenerationRequested
+from shared.postgres.database import Database
 from tests.support import broker
 from tests.support.embedder import Bigrams
 from tests.support.events import publish, wait_until

@@ -14,7 +14,7 @@ import pytest
 from services.analyzer.build import build as analyzer
 from services.collector.build import build as collector
 from services.notifier import messages
-from shared.envelope import Envelope
+from shared.bus.envelope import Envelope
 from shared.events import Aftermath, FeedbackEvaluate, ReportReady, RetrainRequested
 from shared.runtime import Runtime
 from tests.support.embedder import Rig, article, start_rig

@@ -16,7 +16,7 @@ from scipy.stats import binomtest
 from services.analyzer.build import build
 from services.collector.build import build as build_collector
 from services.trigger.build import build as build_trigger
-from shared.envelope import Envelope
+from shared.bus.envelope import Envelope
 from shared.events import FeedbackEvaluate, ReportReady, RetrainRequested
 from shared.runtime import Runtime
 from tests.support.events import publish_envelopes

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from services.analyzer.build import build
-from shared.envelope import Envelope
+from shared.bus.envelope import Envelope
 from shared.events import (
     FeedbackEvaluate,
     LoopPaused,

@@ -12,7 +12,7 @@ import pytest
 
 from services.analyzer.build import build
 from services.trigger.build import build as build_trigger
-from shared.database import Database
+from shared.postgres.database import Database
 from shared.runtime import Runtime, running
 from shared.settings import Settings
 from tests.support.events import wait_until

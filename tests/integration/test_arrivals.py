@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from shared.arrivals import Arrival, Arrivals, Duplicate
-from shared.database import Database
-from shared.envelope import Envelope
+from shared.bus.envelope import Envelope
+from shared.delivery.arrivals import Arrival, Arrivals, Duplicate
 from shared.events import LoopPaused, LoopResumed
+from shared.postgres.database import Database
 
 
 def arrival(why: str = "") -> Arrival:

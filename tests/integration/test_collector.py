@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.collector.build import build
-from shared.database import Database
+from shared.postgres.database import Database
 from shared.runtime import Runtime
 from shared.settings import Settings
 

@@ -12,7 +12,7 @@ import pytest
 
 import services.dashboard
 from services.dashboard.build import build
-from shared.database import Database
+from shared.postgres.database import Database
 from tests.support.dashboard import Start, url
 
 FIGURES = ("/dashboard/runs", "/dashboard/summary", "/dashboard/trend.json", "/dashboard/backtest")

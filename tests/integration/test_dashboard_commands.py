@@ -11,9 +11,9 @@ import pytest
 
 from services.analyzer.build import build as analyzer
 from services.dashboard.build import build
-from shared.database import Database
-from shared.envelope import Envelope, from_json
+from shared.bus.envelope import Envelope, from_json
 from shared.events import FeedbackEvaluate, GenerationRequested, LoopPaused, LoopResumed, RollbackRequested
+from shared.postgres.database import Database
 from shared.runtime import Runtime
 from tests.support.dashboard import Start, url
 from tests.support.embedder import start_rig

@@ -12,8 +12,8 @@ import pytest
 
 from services.dashboard import figures
 from services.dashboard.build import build
-from shared.database import Database
 from shared.policy import wilson
+from shared.postgres.database import Database
 from tests.support.dashboard import NINE, Start, add_generation, answer, cast, read, url
 
 DAY = timedelta(days=1)

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from services.dashboard.build import build
-from shared.database import Database
+from shared.postgres.database import Database
 from tests.support.dashboard import NINE, Start, add_generation, answer, cast, complain, read, url
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)

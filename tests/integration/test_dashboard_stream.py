@@ -19,12 +19,12 @@ from services.collector.build import build as collector
 from services.dashboard.build import build
 from services.dashboard.stream import BACKLOG, Feed, Page
 from services.trigger.build import build as trigger
-from shared.database import Connection, Database
+from shared.delivery.router import Registration
+from shared.delivery.work import UnitOfWork
 from shared.events import Event, FeedbackEvaluate
-from shared.router import Registration
+from shared.postgres.database import Connection, Database
 from shared.runtime import Kernel, Runtime, Service
 from shared.settings import Settings
-from shared.work import UnitOfWork
 from tests.support.dashboard import (
     SOON,
     Start,

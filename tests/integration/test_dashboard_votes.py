@@ -13,7 +13,7 @@ import pytest
 
 from services.dashboard import votes, votes_api
 from services.dashboard.build import build
-from shared.database import Database
+from shared.postgres.database import Database
 from shared.runtime import Runtime
 from tests.support.dashboard import (
     NINE,

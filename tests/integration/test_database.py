@@ -9,7 +9,13 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
-from shared.database import Database, DatabaseUnavailable, is_conflict, is_unavailable, pooler_safe_dsn
+from shared.postgres.database import (
+    Database,
+    DatabaseUnavailable,
+    is_conflict,
+    is_unavailable,
+    pooler_safe_dsn,
+)
 from tests.support.events import wait_until
 from tests.support.proxy import Proxy, in_front_of
 
@@ -41,7 +47,7 @@ async def _run(database: Database, sql: str, *arguments: object) -> object:
 async def test_a_transaction_whose_process_stopped_gives_its_locks_back(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shared.database.IDLE", 0.1)
+    monkeypatch.setattr("shared.postgres.database.IDLE", 0.1)
 
     async def stops() -> None:
         async with database.transaction() as stopped:

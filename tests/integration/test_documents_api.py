@@ -16,7 +16,7 @@ from services.embedder.documents_api import LARGEST_BODY
 from tests.support.embedder import Rig, article, start_rig, write
 
 Start = Callable[..., Any]
-PDF = Path(__file__).parents[2] / "services/demo/knowledge/en/campus-library-guide.pdf"
+PDF = Path(__file__).parents[2] / "services/commands/demo/knowledge/en/campus-library-guide.pdf"
 
 
 @pytest.fixture

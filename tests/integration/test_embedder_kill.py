@@ -13,8 +13,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from shared.bus import Topology
-from shared.database import Database
+from shared.bus.port import Topology
+from shared.postgres.database import Database
 from tests.support.embedder import Bigrams, article
 from tests.support.events import wait_until
 from tests.support.processes import Process
@@ -22,7 +22,7 @@ from tests.support.rabbit import sweep
 
 DOCUMENTS = 60
 BATCH = 4
-KNOWLEDGE = Path(__file__).parents[2] / "services/demo/knowledge"
+KNOWLEDGE = Path(__file__).parents[2] / "services/commands/demo/knowledge"
 
 
 class EmbeddingsApi:

@@ -14,7 +14,7 @@ import pytest
 
 from services.analyzer.build import build as build_analyzer
 from services.embedder.build import build
-from shared.envelope import from_json
+from shared.bus.envelope import from_json
 from shared.events import EmbeddingRequested, GenerationBuilt, GenerationRequested, RetrainRequested
 from shared.failures import Reject, Unavailable
 from tests.support.embedder import Bigrams, article, start_rig, write

@@ -17,9 +17,9 @@ import pytest
 from services.analyzer.build import build as analyzer
 from services.collector.build import build as collector
 from services.trigger.build import build as trigger
-from shared import http as shared_http
-from shared import listener
 from shared.runtime import Runtime
+from shared.web import http as shared_http
+from shared.web import listener
 
 Start = Callable[..., Any]
 

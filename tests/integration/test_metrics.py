@@ -13,12 +13,12 @@ from services.analyzer.build import build as analyzer
 from services.collector.build import build as collector
 from services.notifier.build import build as notifier
 from services.trigger.build import build as trigger
-from shared.database import Database
+from shared.delivery.work import UnitOfWork
 from shared.events import Event, LoopPaused
 from shared.failures import Reject, Retry
+from shared.postgres.database import Database
 from shared.runtime import Builder, Runtime
 from shared.settings import Settings
-from shared.work import UnitOfWork
 from tests.support.embedder import Bigrams
 from tests.support.events import publish, wait_until
 from tests.support.probe import Probe

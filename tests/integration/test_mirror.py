@@ -14,13 +14,13 @@ import pytest
 
 from services.analyzer.build import build as analyzer
 from services.collector.build import build as collector
-from services.doctor import _mirror as examine
-from services.privacy import forget_person
-from services.rights import make_database_roles
-from shared.database import Database
+from services.commands.doctor import _mirror as examine
+from services.commands.privacy import forget_person
+from services.commands.rights import make_database_roles
 from shared.events import FeedbackEvaluate
-from shared.langfuse import Langfuse, Score, SinkError, event
-from shared.mirror import Mirror, Timing
+from shared.mirror.langfuse import Langfuse, Score, SinkError, event
+from shared.mirror.mirror import Mirror, Timing
+from shared.postgres.database import Database
 from shared.runtime import Runtime
 from tests.support.events import publish, wait_until
 from tests.support.langfuse import KEYS, FakeLangfuse, Fault

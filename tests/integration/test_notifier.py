@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from services.notifier import messages
-from shared.envelope import encode
+from shared.bus.envelope import encode
 from shared.events import LoopFailed, LoopPaused, LoopResumed
 from tests.support.events import publish, publish_envelopes
 from tests.support.notifying import (

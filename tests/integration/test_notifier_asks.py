@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from shared.database import Database
+from shared.postgres.database import Database
 from shared.runtime import Runtime
 from tests.support.events import publish, wait_until
 from tests.support.notifying import OWNER_S_REPORT, URL, report, settled

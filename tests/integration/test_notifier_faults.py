@@ -13,11 +13,11 @@ import pytest
 from services.notifier import messages
 from services.notifier.poster import Poster, Timing
 from services.notifier.slack import Bot
-from shared.database import Database
-from shared.envelope import Envelope
+from shared.bus.envelope import Envelope
+from shared.bus.memory import MemoryBus
 from shared.events import LoopPaused, LoopResumed
 from shared.failures import Retry
-from shared.memory import MemoryBus
+from shared.postgres.database import Database
 from tests.support.events import publish, publish_envelopes, wait_until
 from tests.support.notifying import (
     MARK,

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from services.notifier import pictures
-from shared.database import Database
+from shared.charts.picture import PictureError
 from shared.events import ReportReady
-from shared.picture import PictureError
+from shared.postgres.database import Database
 from shared.runtime import Runtime
 from tests.support.events import publish, publish_envelopes
 from tests.support.notifying import OWNER_S_REPORT, a_run, outcome, report, retrain, row_of, settled

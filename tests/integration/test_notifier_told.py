@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from shared.database import Database
-from shared.envelope import Envelope
+from shared.bus.envelope import Envelope
 from shared.events import Aftermath, Alert, ComplaintGroup, Evidence, ReportReady
+from shared.postgres.database import Database
 from shared.runtime import Runtime
 from tests.support.events import publish
 from tests.support.notifying import (

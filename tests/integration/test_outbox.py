@@ -9,13 +9,13 @@ from uuid import UUID
 
 import pytest
 
-from shared.bus import RELAYED, BusError, Delivery, Topology
-from shared.database import Database
-from shared.envelope import Envelope, Message, encode
+from shared.bus.envelope import Envelope, Message, encode
+from shared.bus.memory import MemoryBus
+from shared.bus.port import RELAYED, BusError, Delivery, Topology
+from shared.delivery.inbox import Inbox
+from shared.delivery.outbox import Outbox
 from shared.events import LoopPaused, RetrainCompleted
-from shared.inbox import Inbox
-from shared.memory import MemoryBus
-from shared.outbox import Outbox
+from shared.postgres.database import Database
 from tests.support.events import wait_until
 
 SETTLED = 0.05

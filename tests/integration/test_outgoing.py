@@ -18,20 +18,20 @@ import pytest
 from aiohttp import web
 from click import ClickException
 
-from services import doctor
-from services.calls import hit
+from services.commands import doctor
+from services.commands.calls import hit
+from services.commands.schedule.client import CronJobOrg, CronJobOrgError
 from services.notifier.destinations import Message, Posted
 from services.notifier.failures import NotPosted
 from services.notifier.slack import Bot, Webhook
-from services.schedule.client import CronJobOrg, CronJobOrgError
-from shared.bus import BusError, Topology
-from shared.database import Database, DatabaseUnavailable
+from shared.bus.port import BusError, Topology
+from shared.bus.rabbit import RabbitBus
 from shared.embedding.openai_api import OpenAIEmbedder
 from shared.failures import Reject
-from shared.langfuse import Langfuse, Score, SinkError
-from shared.outgoing import Redirected, no_redirects
-from shared.rabbit import RabbitBus
+from shared.mirror.langfuse import Langfuse, Score, SinkError
+from shared.postgres.database import Database, DatabaseUnavailable
 from shared.runtime import Runtime
+from shared.web.outgoing import Redirected, no_redirects
 from tests.support.slack import CHANNEL, TOKEN, FakeSlack
 from tests.support.tls import Authority, amqps, postgres_tls
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from services import overview, tables
-from services.glance import look
-from shared.database import Connection, Database
+from services.commands import overview, tables
+from services.commands.glance import look
+from shared.postgres.database import Connection, Database
 
 COOLDOWN = timedelta(days=7)
 HOSTILE = "\x1b[31mred\x1b]0;owned\x07\x9b2J\u202egnp.exe [bold]no markup[/] :smile:\nsecond\tline\u2028third"

@@ -11,8 +11,8 @@ import pytest
 
 from services.collector.build import build
 from services.collector.votes import REASONS, VOTES
-from shared.database import Database
-from shared.owner_tables import OwnerTables, read_owner_tables
+from shared.postgres.database import Database
+from shared.postgres.owner_tables import OwnerTables, read_owner_tables
 
 FEEDBACK_LOG = """
 create table public.feedback_log (id serial primary key, conversation_id integer,

@@ -15,9 +15,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from shared import child, picture
-from shared.charts import Marker, Point, trend
-from shared.picture import Bundle, PictureError, picture_language, render_png
+from shared import child
+from shared.charts import picture
+from shared.charts.picture import Bundle, PictureError, picture_language, render_png
+from shared.charts.vega_lite import Marker, Point, trend
 
 SEOUL = ZoneInfo("Asia/Seoul")
 ROOT = Path(__file__).parents[2]
@@ -52,7 +53,7 @@ async def test_a_picture_that_takes_too_long_is_given_up_and_its_process_is_gone
         *("ps", "--ppid", str(os.getpid()), "-o", "args="), stdout=asyncio.subprocess.PIPE
     )
     children, _ = await ps.communicate()
-    assert b"shared.picture" not in children
+    assert b"shared.charts.picture" not in children
 
 
 async def test_nothing_is_loaded_from_elsewhere() -> None:
@@ -77,7 +78,7 @@ async def test_the_process_knows_no_secret(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_renderer_is_never_imported_here() -> None:
-    code = "import sys, shared.picture, shared.charts; sys.exit('vl_convert' in sys.modules)"
+    code = "import sys, shared.charts.picture, shared.charts.vega_lite; sys.exit('vl_convert' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 

@@ -15,15 +15,15 @@ from click.testing import CliRunner
 
 from services.analyzer.build import build as analyzer
 from services.cli import main
+from services.commands.privacy import forget
 from services.embedder import learned
 from services.embedder.learning.credit import Example
 from services.embedder.learning.library import Learned
 from services.embedder.learning.memory import Memory
-from services.privacy import forget
-from shared.database import Database
 from shared.events import ComplaintGroup, FeedbackEvaluate
-from shared.owner_tables import read_owner_tables
-from shared.retention import retain
+from shared.postgres.database import Database
+from shared.postgres.owner_tables import read_owner_tables
+from shared.postgres.retention import retain
 from tests.support.events import publish, publish_envelopes, wait_until
 from tests.support.everything import everything
 from tests.support.notifying import a_run, outcome, retrain, settled

@@ -58,7 +58,7 @@ def test_what_is_wrong_with_a_document_is_told_in_the_same_words() -> None:
 
 
 def test_a_pdf_is_read_as_in_this_process() -> None:
-    path = Path(__file__).parents[2] / "services/demo/knowledge/en/campus-library-guide.pdf"
+    path = Path(__file__).parents[2] / "services/commands/demo/knowledge/en/campus-library-guide.pdf"
     with Reader() as reader:
         assert reader.parse(path.name, path.read_bytes()) == parse(path.name, path.read_bytes())
 

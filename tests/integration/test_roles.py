@@ -13,17 +13,17 @@ import aiormq
 import asyncpg
 import pytest
 
+from services.commands.doctor import mend
+from services.commands.rights import RightsError, make_database_roles
 from services.dashboard.build import build as dashboard
-from services.doctor import mend
 from services.embedder.tables import register_model
 from services.embedder.warming import SEARCHED_LATELY
-from services.rights import RightsError, make_database_roles
-from shared.bus import BusError, Delivery, Topology
-from shared.database import Database, SchemaBehind
-from shared.envelope import Message
-from shared.owner_tables import read_owner_tables
-from shared.rabbit import RabbitBus
-from shared.roles import ROLES, group, user
+from shared.bus.envelope import Message
+from shared.bus.port import BusError, Delivery, Topology
+from shared.bus.rabbit import RabbitBus
+from shared.postgres.database import Database, SchemaBehind
+from shared.postgres.owner_tables import read_owner_tables
+from shared.postgres.roles import ROLES, group, user
 from shared.settings import Settings
 from tests.support.events import wait_until
 from tests.support.rabbit import channel, depth

@@ -19,7 +19,7 @@ from services.analyzer.votes import fold
 from services.dashboard import figures
 from services.dashboard.filters import Filter
 from services.dashboard.selection import choose
-from shared.database import Database
+from shared.postgres.database import Database
 from tests.support.events import wait_until
 from tests.support.judging import Loop
 

@@ -14,15 +14,16 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from shared import events, router
-from shared.bus import BusError, Topology
-from shared.database import Database
-from shared.envelope import Envelope, Message, encode, from_json
+from shared import events
+from shared.bus.envelope import Envelope, Message, encode, from_json
+from shared.bus.memory import MemoryBus
+from shared.bus.port import BusError, Topology
+from shared.delivery import router
+from shared.delivery.work import UnitOfWork
 from shared.events import Event, LoopFailed, LoopPaused, LoopResumed
 from shared.failures import Reject, Retry, Unavailable
-from shared.memory import MemoryBus
+from shared.postgres.database import Database
 from shared.runtime import Builder, Runtime
-from shared.work import UnitOfWork
 from tests.support.events import publish, publish_envelopes, wait_until
 from tests.support.probe import Probe, nothing
 from tests.support.proxy import in_front_of
@@ -435,7 +436,7 @@ async def test_an_event_that_never_finishes_ends(memory: Case, monkeypatch: pyte
     async def die(event: Event, work: UnitOfWork) -> list[Event]:
         raise asyncio.CancelledError  # as a process that is killed: no failure is counted, no ack sent
 
-    monkeypatch.setattr("shared.memory.AGAIN", 0)
+    monkeypatch.setattr("shared.bus.memory.AGAIN", 0)
     probe, failed = Probe(work=die), announced()
     runtime = await memory.run(probe, failed)
     (sent,) = await publish(runtime.kernel, LoopPaused())
@@ -456,7 +457,7 @@ async def test_giving_up_ends_though_its_hook_never_does(
         raise RuntimeError("a bug in the hook")
 
     hooks: list[Event] = []
-    monkeypatch.setattr("shared.memory.AGAIN", 0)
+    monkeypatch.setattr("shared.bus.memory.AGAIN", 0)
     runtime = await memory.run(Probe(work=reject, on_give_up=fail))
     (sent,) = await publish(runtime.kernel, LoopPaused())
     await wait_until(lambda: memory.handled(sent.id))

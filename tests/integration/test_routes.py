@@ -15,10 +15,10 @@ from aiohttp import web
 from scripts import route_table
 from services.embedder.build import build as embedder
 from services.up import SERVICES
-from shared.access import access_of
 from shared.runtime import Builder, Runtime
 from shared.settings import Settings
-from shared.vote_token import VoteToken, issue
+from shared.web.access import access_of
+from shared.web.vote_token import VoteToken, issue
 from tests.support.embedder import Bigrams
 
 Start = Callable[..., Any]

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from shared import runs
-from shared.database import Database
-from shared.envelope import Envelope, Message, decode
+from shared.bus.envelope import Envelope, Message, decode
+from shared.bus.memory import MemoryBus
+from shared.delivery import runs
+from shared.delivery.outbox import Outbox
+from shared.delivery.runs import Hit, Run
 from shared.events import FeedbackEvaluate, LoopPaused
-from shared.memory import MemoryBus
-from shared.outbox import Outbox
-from shared.runs import Hit, Run
+from shared.postgres.database import Database
 
 WINDOW = timedelta(minutes=20)
 AS_OF = datetime(2025, 10, 17, tzinfo=UTC)

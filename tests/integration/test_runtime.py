@@ -15,15 +15,15 @@ import pytest
 from aiohttp import web
 
 from shared import events
-from shared.bus import Topology
-from shared.database import Database
-from shared.envelope import Envelope
+from shared.bus.envelope import Envelope
+from shared.bus.port import Topology
+from shared.delivery.outbox import Outbox
+from shared.delivery.work import UnitOfWork
 from shared.events import LoopPaused
-from shared.outbox import Outbox
+from shared.postgres.database import Database
 from shared.process import serve
 from shared.runtime import Kernel, Runtime, Service, running
 from shared.settings import Settings, SettingsError
-from shared.work import UnitOfWork
 from tests.support.events import publish, wait_until
 from tests.support.probe import Probe
 from tests.support.proxy import in_front_of

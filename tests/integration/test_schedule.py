@@ -10,8 +10,8 @@ import aiohttp
 import click
 import pytest
 
-from services.schedule.client import CronJobOrg
-from services.schedule.command import Wish, schedule_jobs
+from services.commands.schedule.client import CronJobOrg
+from services.commands.schedule.command import Wish, schedule_jobs
 from shared.settings import Settings
 from tests.support.cron_job_org import KEY, FakeCronJobOrg, Fault
 

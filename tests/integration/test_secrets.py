@@ -24,14 +24,14 @@ from pydantic import SecretStr, ValidationError
 
 from services.cli import main
 from services.up import SERVICES
-from shared.bus import BusError, Topology
-from shared.database import Database
-from shared.envelope import Message
+from shared.bus.envelope import Message
+from shared.bus.port import BusError, Topology
+from shared.bus.rabbit import RabbitBus
 from shared.events import FeedbackEvaluate, WebhookTest
-from shared.rabbit import RabbitBus
+from shared.postgres.database import Database
 from shared.runtime import Runtime
 from shared.settings import Settings, SettingsError, load
-from shared.telemetry import configure_logs
+from shared.telemetry.logs import configure_logs
 from tests.support.events import publish, wait_until
 from tests.support.everything import everything
 from tests.support.receiver import Fault as HookFault

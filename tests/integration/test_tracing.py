@@ -17,12 +17,12 @@ import pytest
 from services.analyzer.build import build as analyzer
 from services.notifier.build import build as notifier
 from services.trigger.build import build as trigger
-from shared.database import Database
+from shared.delivery.work import UnitOfWork
 from shared.events import Event, LoopPaused, LoopResumed
 from shared.failures import Retry
+from shared.postgres.database import Database
 from shared.runtime import Builder, Runtime
-from shared.telemetry import configure_logs
-from shared.work import UnitOfWork
+from shared.telemetry.logs import configure_logs
 from tests.support.embedder import Bigrams
 from tests.support.events import publish, wait_until
 from tests.support.otlp import Collector, Span, chain
@@ -220,7 +220,7 @@ async def test_a_collector_that_is_down_costs_nothing(start: Start, slack: FakeS
 async def test_without_the_extra_a_start_says_what_is_missing_and_goes_on(
     start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.delitem(sys.modules, "shared.otel", raising=False)
+    monkeypatch.delitem(sys.modules, "shared.telemetry.otel", raising=False)
     for name in ("opentelemetry", "opentelemetry.trace", "opentelemetry.sdk.trace"):
         monkeypatch.setitem(sys.modules, name, None)
     await start([trigger], otel_exporter_otlp_endpoint="http://127.0.0.1:4318")

@@ -13,11 +13,11 @@ from typing import Any
 import click
 import pytest
 
-from services.errands import import_votes
-from services.transfer.exporting import Request, export_votes
-from services.transfer.formats import Wanted
-from services.transfer.importing import Order, import_file
-from shared.database import Database
+from services.commands.errands import import_votes
+from services.commands.transfer.exporting import Request, export_votes
+from services.commands.transfer.formats import Wanted
+from services.commands.transfer.importing import Order, import_file
+from shared.postgres.database import Database
 from shared.settings import Settings
 
 KEY = ("app", "conversation_id", "message_id", "user_id", "name", "row_key")

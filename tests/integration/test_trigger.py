@@ -18,10 +18,10 @@ from cloudevents.core.bindings.http import to_binary_event, to_structured_event
 from cloudevents.core.v1.event import CloudEvent
 
 from services.trigger.build import build
-from shared.bus import BusError, Topology
-from shared.database import Database
-from shared.envelope import Message, event_id
+from shared.bus.envelope import Message, event_id
+from shared.bus.port import BusError, Topology
 from shared.events import FeedbackEvaluate
+from shared.postgres.database import Database
 from shared.runtime import Runtime
 from tests.support.events import wait_until
 from tests.support.probe import Probe

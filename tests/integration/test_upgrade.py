@@ -16,7 +16,7 @@ import pytest
 from services.analyzer.build import build as analyzer
 from services.dashboard.build import build as dashboard
 from services.trigger.build import build as trigger
-from shared.database import Database
+from shared.postgres.database import Database
 from shared.settings import Settings
 from tests.support.events import wait_until
 

@@ -22,10 +22,10 @@ from services.dashboard.build import build as dashboard
 from services.notifier import messages
 from services.notifier.build import build
 from services.notifier.weekly import DAYS
-from shared.database import Database
-from shared.envelope import Envelope
+from shared.bus.envelope import Envelope
+from shared.delivery.outbox import INSERT, columns
 from shared.events import LoopFailed, LoopPaused, LoopResumed, ReportReady, WebhookTest
-from shared.outbox import INSERT, columns
+from shared.postgres.database import Database
 from shared.runtime import Builder, Runtime
 from tests.support.events import publish, publish_envelopes, wait_until
 from tests.support.notifying import (

@@ -21,8 +21,8 @@ from uuid import UUID
 import aiohttp
 from aiohttp import web
 
-from shared.bus import Delivery, Topology
-from shared.router import Router
+from shared.bus.port import Delivery, Topology
+from shared.delivery.router import Router
 from shared.runtime import Builder, Kernel, Runtime, Service, running
 from shared.settings import Settings
 from tests.support.events import wait_until

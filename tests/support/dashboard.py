@@ -15,7 +15,7 @@ import aiohttp
 
 from services.dashboard.build import build
 from services.dashboard.stream import Feed
-from shared.database import Connection, Database
+from shared.postgres.database import Connection, Database
 from shared.runtime import Kernel, Runtime, Service
 
 __all__ = [

@@ -15,10 +15,11 @@ import aiohttp
 import numpy as np
 
 from services.embedder.build import build
-from shared.database import Database
+from shared.bus.envelope import Envelope
+from shared.delivery.router import Registration
+from shared.delivery.work import UnitOfWork
 from shared.embedding.texts import encodable
 from shared.embedding.vectors import Vectors, unit
-from shared.envelope import Envelope
 from shared.events import (
     Event,
     GenerationRequested,
@@ -27,9 +28,8 @@ from shared.events import (
     RetrainRequested,
     RollbackRequested,
 )
-from shared.router import Registration
+from shared.postgres.database import Database
 from shared.runtime import Builder, Kernel, Runtime, Service
-from shared.work import UnitOfWork
 from tests.support.events import publish, wait_until
 
 __all__ = ["Bigrams", "Outcomes", "Rig", "article", "start_rig", "write"]

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from shared.envelope import Envelope
+from shared.bus.envelope import Envelope
 from shared.events import Event
 from shared.runtime import Kernel
 

@@ -22,7 +22,7 @@ _PRELOAD = [
     "services.embedder.build",
     "services.notifier.build",
     "services.trigger.build",
-    "shared.rabbit",
+    "shared.bus.rabbit",
     "tests.support.loop",
 ]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from asyncpg import Record
 
-from shared.envelope import Envelope, from_json
+from shared.bus.envelope import Envelope, from_json
 from shared.events import Event, FeedbackEvaluate, Report
 from shared.runtime import Kernel
 from tests.support.events import publish, wait_until

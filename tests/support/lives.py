@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-from shared.bus import Topology
-from shared.database import Database
+from shared.bus.port import Topology
+from shared.postgres.database import Database
 from tests.support.awaits import STRUCK, Life, Way, live
 from tests.support.faults import Campaign
 from tests.support.forked import Forked

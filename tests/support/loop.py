@@ -24,7 +24,7 @@ from services.notifier.handlers import Notifier
 from services.notifier.pictures import Pictures
 from services.notifier.poster import Timing
 from services.trigger.build import build as trigger
-from shared.database import Database
+from shared.postgres.database import Database
 from shared.runtime import Builder, Kernel, Service
 from tests.support.embedder import Bigrams, article
 from tests.support.events import wait_until

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from shared.envelope import Envelope
+from shared.bus.envelope import Envelope
 from shared.events import FeedbackEvaluate, ReportReady, RetrainCompleted, RetrainRequested
 from shared.runtime import Runtime
 from tests.support.events import wait_until

@@ -12,8 +12,8 @@ import aiohttp
 
 from services.embedder.build import build as embedder
 from services.up import SERVICES
-from shared.openapi import document
 from shared.runtime import Builder, Runtime
+from shared.web.openapi import document
 from tests.support.embedder import Bigrams
 from tests.support.events import wait_until
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from shared.delivery.router import GiveUp, Registration
+from shared.delivery.work import UnitOfWork
 from shared.events import Event, LoopPaused
-from shared.router import GiveUp, Registration
 from shared.runtime import Kernel, Service
-from shared.work import UnitOfWork
 
 __all__ = ["Probe", "nothing"]
 

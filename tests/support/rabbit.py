@@ -16,7 +16,7 @@ import pytest
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 from yarl import URL
 
-from shared.bus import Topology
+from shared.bus.port import Topology
 
 __all__ = ["Tap", "channel", "dead_letters", "depth", "publish_over_http", "sweep", "tapped"]
 

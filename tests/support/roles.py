@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import aiohttp
 import pytest
 
-from shared.roles import ROLES, user
+from shared.postgres.roles import ROLES, user
 
 __all__ = ["PASSWORDS", "as_service", "passwords", "virtual_host"]
 

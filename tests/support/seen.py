@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
+from shared.delivery.router import Handler
+from shared.delivery.work import UnitOfWork
 from shared.events import Event
-from shared.router import Handler
 from shared.runtime import Builder, Kernel, Service
-from shared.work import UnitOfWork
 
 __all__ = ["Seen"]
 

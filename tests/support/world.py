@@ -19,8 +19,8 @@ import asyncpg
 
 from services.notifier.build import build as notifier
 from services.notifier.poster import Timing
-from shared.bus import Topology
-from shared.envelope import encode, from_json
+from shared.bus.envelope import encode, from_json
+from shared.bus.port import Topology
 from shared.events import Event
 from shared.runtime import Builder, Runtime
 from shared.settings import Settings

@@ -12,10 +12,10 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from pydantic import SecretStr
 
-from shared import cors, http
-from shared.access import Access, Guard, access_of, voter_of
 from shared.settings import Settings
-from shared.vote_token import VoteToken, issue
+from shared.web import cors, http
+from shared.web.access import Access, Guard, access_of, voter_of
+from shared.web.vote_token import VoteToken, issue
 
 KEY = "k" * 32
 Client = TestClient[web.Request, web.Application]

@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from click import ClickException
 
-from services.calls import hit
+from services.commands.calls import hit
 from shared.settings import Settings
 
 

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from shared.charts import Marker, Point, trend
+from shared.charts.vega_lite import Marker, Point, trend
 from shared.policy import wilson
 
 FIRST = date(2026, 11, 1)

@@ -14,7 +14,7 @@ import jsonschema
 import pytest
 import yaml
 
-from shared.roles import ROLES
+from shared.postgres.roles import ROLES
 from shared.settings import Settings
 
 ROOT = Path(__file__).parents[2]

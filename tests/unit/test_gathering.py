@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from shared.database import DatabaseUnavailable
-from shared.gathering import Gathering, share
+from shared.postgres.database import DatabaseUnavailable
+from shared.postgres.gathering import Gathering, share
 
 
 class Writer:

@@ -14,11 +14,11 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from pydantic import BaseModel, Field, SecretStr, field_validator
 
-from shared import http
-from shared.access import Guard
-from shared.bus import BusError
-from shared.database import DatabaseUnavailable
+from shared.bus.port import BusError
+from shared.postgres.database import DatabaseUnavailable
 from shared.settings import Settings
+from shared.web import http
+from shared.web.access import Guard
 
 Client = TestClient[web.Request, web.Application]
 

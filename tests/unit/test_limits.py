@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.limits import Buckets, Limits, address_of
+from shared.web.limits import Buckets, Limits, address_of
 
 
 class Clock:

@@ -16,9 +16,9 @@ from prometheus_client.parser import text_string_to_metric_families as prometheu
 
 from scripts import metrics_table
 from shared.events import RetrainCompleted
-from shared.exposition import Exposition
-from shared.instruments import Histogram, Instrument
-from shared.metrics import MOST_APPS, Metrics
+from shared.telemetry.exposition import Exposition
+from shared.telemetry.instruments import Histogram, Instrument
+from shared.telemetry.metrics import MOST_APPS, Metrics
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "observability"
 TARGET = {"job", "instance", "service"}

@@ -11,7 +11,7 @@ import pytest
 
 from services.up import SERVICES
 from shared.events import REGISTRY
-from shared.roles import ROLES, permissions, statements
+from shared.postgres.roles import ROLES, permissions, statements
 from shared.runtime import Runtime
 from shared.settings import Settings
 

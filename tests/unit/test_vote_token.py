@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.vote_token import LONGEST, BadToken, VoteToken, is_one, issue, read
+from shared.web.vote_token import LONGEST, BadToken, VoteToken, is_one, issue, read
 
 KEY, OTHER = b"k" * 32, b"o" * 32
 NOW = 1_764_000_000

@@ -6,7 +6,7 @@ import pytest
 
 from services.notifier.failures import Busy, Down, NotPosted, Refused, Unclear, from_answer
 from services.notifier.handlers import PATIENCE, wait_for_report
-from shared.bus import Topology
+from shared.bus.port import Topology
 
 
 @pytest.mark.parametrize(

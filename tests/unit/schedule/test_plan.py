@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from services.schedule import plan
-from services.schedule.plan import Rhythm, rhythm
+from services.commands.schedule import plan
+from services.commands.schedule.plan import Rhythm, rhythm
 
 BASE = "https://loop.example.com"
 BEARER = "Bearer t0ken"

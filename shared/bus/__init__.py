@@ -1,0 +1,1 @@
+"""How events travel: the port, the envelope, and two adapters: RabbitMQ, and within one process."""

@@ -1,0 +1,1 @@
+"""Votes, mirrored to another system."""

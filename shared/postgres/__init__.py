@@ -1,0 +1,1 @@
+"""PostgreSQL: connections and transactions, gathered writes, and who may do what."""

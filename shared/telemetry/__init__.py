@@ -1,0 +1,1 @@
+"""What is seen of a process at work: logs, metrics and traces."""
