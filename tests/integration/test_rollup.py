@@ -273,6 +273,25 @@ async def test_what_began_before_a_vote_and_ends_after_its_folding_moves_it(
     assert await folded(ledger) == {("default", 1): (0, 1)}
 
 
+@pytest.mark.parametrize("what", ["answer", "promote"])
+async def test_what_began_after_a_vote_that_it_did_not_see_and_ends_after_its_folding_moves_it(
+    ledger: Ledger, other: Ledger, dsn: str, what: str
+) -> None:
+    """It is the youngest of all transactions: none that is younger has ended."""
+    async with opened(dsn) as third:
+        vote, change = ledger.connection.transaction(), other.connection.transaction()
+        await vote.start()
+        await ledger.cast()
+        await change.start()
+        await (other.answer(generation=1) if what == "answer" else other.promote(1))
+        await vote.commit()
+        assert await third.fold() == 0  # it cannot know what the other is about
+        assert await third.counted() == {("default", None): (0, 1)}
+        await change.commit()
+        assert await third.counted() == {("default", 1): (0, 1)}
+        assert await folded(third) == {("default", 1): (0, 1)}
+
+
 async def test_what_begins_to_write_after_a_folding_moves_what_was_folded(
     ledger: Ledger, other: Ledger
 ) -> None:
