@@ -76,7 +76,11 @@ def _run(settings: dict[str, Any], looks: Connection) -> None:
 async def _watched(settings: Settings, looks: Connection) -> None:
     async def watch() -> None:
         while True:
-            looks.send((_resident(), len(asyncio.all_tasks()), len(os.listdir("/proc/self/fd"))))
+            tasks = asyncio.all_tasks()
+            asked = sum("RequestHandler" in str(task.get_coro()) for task in tasks)
+            descriptors = len(os.listdir("/proc/self/fd"))
+            # Each connection of a client is a task and a descriptor for as long as the client keeps it.
+            looks.send((_resident(), len(tasks) - asked, descriptors - asked, asked))
             await asyncio.sleep(SAMPLE / 2)
 
     watching = asyncio.create_task(watch())
@@ -93,7 +97,12 @@ def _resident() -> float:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What there was at one moment; `minute` since the load began, `load`: the machine's load average."""
+    """What there was at one moment; `minute` since the load began, `load`: the machine's load average.
+
+    Attributes:
+        tasks, descriptors: without those of `asked`.
+        asked: connections that clients have opened and keep; as many as there ever were requests at once.
+    """
 
     minute: float
     memory: float
@@ -102,11 +111,12 @@ class Look:
     connections: int
     queued: int
     open_events: int
+    asked: int
     load: float
 
     def named(self) -> dict[str, float]:
         """What may not grow."""
-        return dict(zip(GROWTH, list(asdict(self).values())[1:-1], strict=True))
+        return dict(zip(GROWTH, list(asdict(self).values())[1:-2], strict=True))
 
 
 @dataclass
@@ -213,9 +223,9 @@ class Load:
 
 
 async def _look(database: Database, url: str, topology: Topology, looks: Connection, began: float) -> Look:
-    memory, tasks, descriptors = looks.recv()
+    memory, tasks, descriptors, asked = looks.recv()
     while looks.poll():
-        memory, tasks, descriptors = looks.recv()
+        memory, tasks, descriptors, asked = looks.recv()
     async with database.connection() as connection:
         connections = await connection.fetchval(
             "select count(*) from pg_stat_activity where datname = current_database()"
@@ -228,7 +238,8 @@ async def _look(database: Database, url: str, topology: Topology, looks: Connect
         )
     queued = sum([await depth(url, topology.queue(name)) for name in SERVICES])
     minute = (time.monotonic() - began) / 60
-    return Look(minute, memory, tasks, descriptors, connections, queued, open_events, os.getloadavg()[0])
+    load = os.getloadavg()[0]
+    return Look(minute, memory, tasks, descriptors, connections, queued, open_events, asked, load)
 
 
 def grown(looks: Sequence[Look]) -> list[str]:
@@ -247,14 +258,14 @@ def grown(looks: Sequence[Look]) -> list[str]:
 
 
 def _table(load: Load, looks: Sequence[Look]) -> Table:
-    table = Table("minute", "requests", "p50 ms", "p95 ms", *GROWTH, "load average", title="soak")
+    table = Table("minute", "requests", "p50 ms", "p95 ms", *GROWTH, "clients", "load average", title="soak")
     for minute, times in sorted(load.times.items()):
         here = [look for look in looks if int(look.minute) == minute]
         if len(times) > 1 and here:
             cuts = statistics.quantiles(times, n=20)
             held = [f"{statistics.median(look.named()[name] for look in here):.0f}" for name in GROWTH]
-            busy = f"{max(look.load for look in here):.1f}"
-            table.add_row(str(minute), str(len(times)), f"{cuts[9]:.1f}", f"{cuts[18]:.1f}", *held, busy)
+            more = str(max(look.asked for look in here)), f"{max(look.load for look in here):.1f}"
+            table.add_row(str(minute), str(len(times)), f"{cuts[9]:.1f}", f"{cuts[18]:.1f}", *held, *more)
     return table
 
 
@@ -319,7 +330,7 @@ async def _shown(database: Database) -> bool:
 
 
 async def main() -> int:
-    console = Console(width=120)
+    console = Console(width=130)
     folder = Path(tempfile.mkdtemp(prefix="fl-soak-"))
     try:
         dsn = await start_postgres(folder)
