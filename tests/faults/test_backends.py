@@ -1,6 +1,6 @@
-"""Fault 13: PostgreSQL ends the backends of services at work, and lines are cut in the middle of a COMMIT:
-before it arrived, or after it was done and before its answer. Within half a minute everything is dealt
-with, and nothing happened twice.
+"""Fault 13: PostgreSQL ends the backends of services at work, and lines are cut in the middle of a COMMIT, or
+of a statement that commits by itself: before it arrived, or after it was done and before its answer. Within
+half a minute everything is dealt with, and nothing happened twice.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ async def _round(
         How often it failed, and the seconds from the last time until all was dealt with.
     """
     await furnish(database, apps)
-    before, proxy.left = proxy.cuts, CUTS
+    before, proxy.left = proxy.cuts + proxy.alone, CUTS
     asked = [
         _ask(http, "/feedback", {"app": app, "conversation_id": "asked", "feedback": "dislike"})
         for app in apps
@@ -86,7 +86,7 @@ async def _round(
     proxy.left, now = 0, asyncio.get_running_loop().time
     began = now()
     await settle(database, WITHIN * slack)
-    return proxy.cuts - before + ended, now() - began
+    return proxy.cuts + proxy.alone - before + ended, now() - began
 
 
 async def test_ended_backends_and_commits_in_doubt_lose_and_double_nothing(
@@ -111,7 +111,9 @@ async def test_ended_backends_and_commits_in_doubt_lose_and_double_nothing(
                     slowest = max(slowest, took)
                     fault.ran(faults, await check_apps(database, new))
             fault.planned = max(fault.planned, fault.runs)
-            fault.note = f"{proxy.cuts} in COMMIT; recovered after {slowest:.1f} s at most"
+            fault.note = f"{proxy.cuts} in COMMIT, {proxy.alone} in a statement alone; recovered after"
+            fault.note += f" {slowest:.1f} s at most"
+            fault.ran(0, ["no line was cut in COMMIT"] * (not proxy.cuts))
             kinds = dict.fromkeys(("report", "retrain", "outcome"), len(apps))
             votes = dict.fromkeys(((app, "asked") for app in apps), 0)
             fault.ran(0, await check_slack(database, slack, kinds))

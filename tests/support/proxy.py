@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from random import Random
@@ -103,8 +104,14 @@ async def in_front_of(url: str, default_port: int) -> AsyncIterator[Proxy]:
 
 LOOP = "loop"
 """What connections through the proxy are called."""
-_COMMIT = b"Q\x00\x00\x00\x0cCOMMIT;\x00"
+_COMMIT = re.compile(rb"Q\0\0\0.commit;?\0", re.IGNORECASE | re.DOTALL)
 """PostgreSQL's message Query: type, length (4 octets, itself included), text, NUL."""
+_SYNC = b"S\0\0\0\4"
+"""With it a statement of the extended protocol ends, and commits where no transaction is open."""
+_READY = b"Z\0\0\0\5"
+"""The server's ReadyForQuery; one octet follows: I where no transaction is open."""
+_OFTEN, _SELDOM = 0.25, 0.03
+"""How often a COMMIT is cut, and a statement that may commit by itself: most of those only read."""
 
 
 class CommitCutter(Proxy):
@@ -112,15 +119,16 @@ class CommitCutter(Proxy):
 
     Attributes:
         left: how many cuts are left to make.
-        cuts: how many were made.
+        cuts: how many were made in a COMMIT, and `alone` in a statement that may commit by itself.
     """
 
     def __init__(self, url: str, random: Random) -> None:
         super().__init__(url, 5432)
-        self.left = self.cuts = 0
+        self.left = self.cuts = self.alone = 0
         self._random = random
         self._server_of: dict[asyncio.StreamWriter, asyncio.StreamReader] = {}
         self._deaf: set[asyncio.StreamReader] = set()
+        self._idle: set[asyncio.StreamReader] = set()
 
     @property
     def url(self) -> str:
@@ -138,9 +146,11 @@ class CommitCutter(Proxy):
             while data := await reader.read(65536):
                 if reader in self._deaf:  # the commit is done, and its answer lost
                     raise ConnectionResetError
-                if server is not None and _COMMIT in data and self.left and self._random.random() < 0.25:
+                if server is None:
+                    if data[-6:-1] == _READY:
+                        (self._idle.add if data.endswith(b"I") else self._idle.discard)(reader)
+                elif self.left and self._is_cut(data, server):
                     self.left -= 1
-                    self.cuts += 1
                     if self._random.random() < 0.3:  # the commit itself is lost
                         raise ConnectionResetError
                     self._deaf.add(server)
@@ -150,6 +160,17 @@ class CommitCutter(Proxy):
         finally:
             self._server_of.pop(writer, None)
             self._deaf.discard(reader)
+            self._idle.discard(reader)
+
+    def _is_cut(self, data: bytes, server: asyncio.StreamReader) -> bool:
+        """Whether to cut the line on which these bytes go to the server."""
+        if _COMMIT.search(data):
+            cut = self._random.random() < _OFTEN
+            self.cuts += cut
+        else:
+            cut = data.endswith(_SYNC) and server in self._idle and self._random.random() < _SELDOM
+            self.alone += cut
+        return cut
 
 
 @asynccontextmanager
