@@ -25,8 +25,9 @@ from aio_pika.abc import (
 )
 
 from shared.bus.declarations import Declarations, robust_channel
+from shared.bus.decoding import lenient
 from shared.bus.envelope import Message
-from shared.bus.port import AGAIN, BusError, OnDelivery, Topology, Unroutable, with_headers
+from shared.bus.port import AGAIN, RELAYED, BusError, OnDelivery, Topology, Unroutable, with_headers
 
 __all__ = ["RabbitBus"]
 
@@ -34,6 +35,14 @@ log = logging.getLogger(__name__)
 
 _TIMEOUT = 4.0
 """Seconds for one operation, reconnecting included: the trigger must answer within five."""
+_MOST_HEADERS = 64 * 1024
+"""Bytes of headers that are passed on as they came. With what is added they must fit into a frame (128 KiB):
+else the broker ends the connection, and sends the message again."""
+_LONGEST_HEADER = 1000
+_ATTRIBUTES = (
+    *("ce-specversion", "ce-id", "ce-type", "ce-source", "ce-time", "ce-correlationid", "ce-causationid"),
+    *("traceparent", RELAYED),
+)
 _BROKER_HEADERS = ("x-death", "x-first-death", "x-last-death", "x-delivery", "x-acquired")
 
 
@@ -45,6 +54,7 @@ class _Delivery:
             for name, value in incoming.headers.items()
             if not name.startswith(_BROKER_HEADERS) and not isinstance(value, list | dict | None)
         }
+        headers = _bounded_headers(headers)
         headers["content-type"] = incoming.content_type or "application/json"
         if incoming.message_id:
             headers.setdefault("ce-id", incoming.message_id)
@@ -66,6 +76,16 @@ class _Delivery:
                 await self._incoming.nack(requeue=True)
         except BusError as error:
             log.debug("%s; the broker takes it back when the channel closes", error)
+
+
+def _bounded_headers(headers: dict[str, str]) -> dict[str, str]:
+    """Headers as they came; where they are too large, what says which event it is, and no more."""
+    if (
+        sum(len(text.encode("utf-8", "replace")) + 5 for entry in headers.items() for text in entry)
+        <= _MOST_HEADERS
+    ):
+        return headers
+    return {name: headers[name][:_LONGEST_HEADER] for name in _ATTRIBUTES if name in headers}
 
 
 class _Subscription:
@@ -124,6 +144,7 @@ class RabbitBus:
     system = "rabbitmq"
 
     def __init__(self, url: str, topology: Topology | None = None, declares: bool = True) -> None:
+        lenient()
         self.topology = topology or Topology()
         self._url = url
         self._declarations = Declarations(self.topology, declares)

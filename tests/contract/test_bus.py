@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 import aio_pika
+import aiormq
 import pytest
 
 from shared.bus.envelope import Message, decode
@@ -518,3 +520,60 @@ async def test_headers_that_are_no_text_do_no_harm(line: Line) -> None:
         "content-type": "application/json",
         "ce-id": "order-1",
     }
+
+
+class Written(aiormq.spec.Basic.Properties):
+    """Properties as bytes: flags and values, also such as no library writes."""
+
+    def __init__(self, written: bytes) -> None:
+        super().__init__(message_id="given, so that aiormq gives none")
+        self.written = written
+
+    def marshal(self) -> bytes:
+        return self.written
+
+
+def headers(entries: bytes) -> bytes:
+    return struct.pack(">HI", 1 << 13, len(entries)) + entries
+
+
+def tables(depth: int) -> bytes:
+    """Tables, each in another one."""
+    inner = b""
+    for _ in range(depth):
+        inner = b"\x01nF" + struct.pack(">I", len(inner)) + inner
+    return inner
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        struct.pack(">HQ", 1 << 6, 1_700_000_000_000_000),
+        struct.pack(">HQ", 1 << 6, 2**64 - 1),
+        headers(b"\x01tT" + b"\xff" * 8),
+        headers(b"\x02\xff\xfeS" + struct.pack(">I", 0)),
+        headers(tables(3000)),
+        struct.pack(">HB", 1 << 7, 2) + b"\xff\xfe",
+        struct.pack(">HB", 1 << 15, 2) + b"\xff\xfe",
+    ],
+    ids=["microseconds", "for ever", "header's time", "header's name", "tables", "id", "content type"],
+)
+async def test_a_property_that_cannot_be_read_ends_no_connection(line: Line, written: bytes) -> None:
+    consumer = Consumer()
+    await line.bus.subscribe("a", [KEY], consumer, 4)
+    async with await aiormq.connect(line.straight) as connection:
+        opened = await connection.channel()
+        await opened.basic_publish(
+            b"{}", exchange=line.bus.topology.exchange, routing_key=KEY, properties=Written(written)
+        )
+    await consumer.has(1)
+    await line.bus.bury("a", consumer.taken[0].message, "a reason")
+    assert line.bus.trouble() is None
+
+
+async def test_headers_that_would_not_fit_again_are_cut_to_those_of_the_event(line: Line) -> None:
+    large = {f"h{n}": bytearray(b"\xff" * 30_000) for n in range(4)}  # as text three times as long
+    foreign = aio_pika.Message(b"{}", message_id="order-1", headers={**large, "ce-source": "/shop"})
+    delivery = await _published(line, foreign)
+    assert set(delivery.message.headers) == {"ce-source", "ce-id", "content-type"}
+    await line.bus.bury("a", delivery.message, "a reason")
