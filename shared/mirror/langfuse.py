@@ -8,7 +8,8 @@ replaced by (day, name, id) (`packages/shared/clickhouse/migrations`), so a scor
 there twice. Therefore all events of a score lie within one second: its first, and some milliseconds.
 
 What is guaranteed: calls go to the one address that is configured, over TLS that is verified, and follow no
-redirect; no error holds a key. What is not: when Langfuse shows what it has accepted.
+redirect; nothing that is answered is told, for it may repeat a key or what people wrote, and no more than
+`LARGEST` of it is kept. What is not: when Langfuse shows what it has accepted.
 """
 
 from __future__ import annotations
@@ -19,16 +20,20 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
+from pydantic import BaseModel, ValidationError
 
+from shared.requester import printable
 from shared.web.outgoing import Redirected, no_redirects
 
 __all__ = ["Langfuse", "Score", "SinkError", "event"]
 
 TIMEOUT = 20.0
 """Seconds for one request."""
+LARGEST = 1024 * 1024
+"""Bytes of an answer; of a batch it takes some 20,000."""
 MOST_REVISIONS = 999
 _TRACE = re.compile(r"[0-9a-f]{32}")
 
@@ -53,6 +58,29 @@ class Score:
     session_id: str | None
     comment: str | None = None
     metadata: dict[str, str] = field(default_factory=dict)
+
+
+class _Judged(BaseModel):
+    """What became of one event."""
+
+    id: str
+    status: int
+
+
+class _Judgement(BaseModel):
+    successes: list[_Judged] = []
+    errors: list[_Judged] = []
+
+
+class _Project(BaseModel):
+    name: str
+
+
+class _Projects(BaseModel):
+    data: list[_Project]
+
+
+AnswerT = TypeVar("AnswerT", bound=BaseModel)
 
 
 class SinkError(Exception):
@@ -115,20 +143,17 @@ class Langfuse:
         """What it is and where, without keys."""
         return f"{self.kind} {self._url}"
 
-    async def send(self, scores: Sequence[Score]) -> dict[uuid.UUID, str]:
-        """Write scores. Returns those that Langfuse will never take as they are, and why.
+    async def send(self, scores: Sequence[Score]) -> set[uuid.UUID]:
+        """Write scores. Returns those that Langfuse will never take as they are.
 
         Raises:
             SinkError: it failed as a whole, or for some of them; what was taken may be sent again.
         """
         events = {one["id"]: (score, one) for score in scores for one in [event(score)]}
         body = {"batch": [one for _, one in events.values()]}
-        answer = await self._ask("POST", "/api/public/ingestion", body)
-        taken = {one.get("id") for one in answer.get("successes", ())}
-        refused: dict[uuid.UUID, str] = {}
-        for one in answer.get("errors", ()):
-            if one.get("id") in events and one.get("status") == 400:
-                refused[events[one["id"]][0].id] = str(one.get("error") or one.get("message") or "refused")
+        answer = _read(_Judgement, await self._ask("POST", "/api/public/ingestion", body))
+        taken = {one.id for one in answer.successes}
+        refused = {events[one.id][0].id for one in answer.errors if one.id in events and one.status == 400}
         missing = [id for id, (score, _) in events.items() if id not in taken and score.id not in refused]
         if missing:
             raise SinkError(f"it did not take {len(missing)} of {len(events)} scores")
@@ -148,16 +173,16 @@ class Langfuse:
         Raises:
             SinkError: it does not answer, or the keys open none.
         """
-        answer = await self._ask("GET", "/api/public/projects")
-        return str(next((one.get("name") for one in answer.get("data", ())), "?"))
+        found = _read(_Projects, await self._ask("GET", "/api/public/projects")).data
+        return printable(found[0].name, 100) if found else "?"
 
     async def close(self) -> None:
         if self._session is not None:
             await self._session.close()
             self._session = None
 
-    async def _ask(self, method: str, path: str, body: object = None, gone: bool = False) -> dict[str, Any]:
-        """The answer's JSON; `gone`: 404 is as good as 2xx."""
+    async def _ask(self, method: str, path: str, body: object = None, gone: bool = False) -> bytes:
+        """The answer's body; `gone`: 404 is as good as 2xx."""
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 headers=self._headers,
@@ -170,10 +195,9 @@ class Langfuse:
                 method, self._url + path, json=body, allow_redirects=False
             ) as response:
                 if response.status < 300:
-                    found = await response.json(content_type=None)
-                    return found if isinstance(found, dict) else {}
+                    return await _body(response)
                 if gone and response.status == 404:
-                    return {}
+                    return b""
                 raise _failure(response)
         except Redirected as error:
             raise SinkError(f"{error}: MIRROR_URL", passing=False) from None
@@ -181,6 +205,22 @@ class Langfuse:
             raise SinkError(f"no answer from {self._url} within {self._timeout:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise SinkError(f"cannot reach {self._url}: {type(error).__name__}") from None
+
+
+async def _body(response: aiohttp.ClientResponse) -> bytes:
+    body = bytearray()
+    async for part in response.content.iter_any():
+        body += part
+        if len(body) > LARGEST:
+            raise SinkError(f"its answer is larger than {LARGEST} bytes")
+    return bytes(body)
+
+
+def _read(model: type[AnswerT], body: bytes) -> AnswerT:
+    try:
+        return model.model_validate_json(body)
+    except ValidationError:
+        raise SinkError("what answers is not Langfuse: is MIRROR_URL right?") from None
 
 
 def _failure(response: aiohttp.ClientResponse) -> SinkError:

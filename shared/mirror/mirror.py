@@ -51,7 +51,7 @@ class Sink(Protocol):
 
     @property
     def name(self) -> str: ...
-    async def send(self, scores: Sequence[Score]) -> dict[uuid.UUID, str]: ...
+    async def send(self, scores: Sequence[Score]) -> set[uuid.UUID]: ...
     async def delete(self, id: uuid.UUID) -> None: ...
     async def close(self) -> None: ...
 
@@ -173,8 +173,8 @@ class Mirror:
     async def _deliver(self, sink: Sink, plan: marks.Plan, lease: uuid.UUID) -> None:
         """Send a batch; what has arrived is no longer due."""
         if plan.scores:
-            for id, reason in (await sink.send(list(plan.scores.values()))).items():
-                log.warning("the vote mirrored as %s is refused: %s", id, reason)
+            for id in await sink.send(list(plan.scores.values())):
+                log.warning("the vote mirrored as %s is refused for good (HTTP 400)", id)
         async with self._database.connection() as connection:
             await marks.arrived(connection, plan, plan.due.keys() - plan.gone.keys())
         for vote, score in plan.gone.items():

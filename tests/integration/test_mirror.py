@@ -224,11 +224,34 @@ async def test_a_vote_that_is_refused_for_good_holds_up_no_other(
     mirror: Mirror, database: Database, langfuse: FakeLangfuse, caplog: pytest.LogCaptureFixture
 ) -> None:
     langfuse.refuses.add("bad")
-    await cast(database, "a", name="bad")
+    await cast(database, "a", name="bad", comment="as it was said")
     await cast(database, "b")
     assert await mirror.drain() is None
     assert shown(langfuse) == [("b", 0)]
     assert "is refused" in caplog.text
+    assert "as it was said" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        *(b"", b"null", b"[" * 100_000, b'{"successes": 5, "data": null}', b"{" + b" " * 2 * 1024**2 + b"}"),
+        *(b'{"successes": [{"id": []}], "data": [1]}', b'{"successes": [], "errors": ["x"], "data": "x"}'),
+    ],
+    ids=["nothing", "null", "deep", "numbers", "large", "ids", "texts"],
+)
+async def test_an_answer_that_is_not_langfuses_loses_nothing_and_is_told_by_the_doctor(
+    says: bytes, mirror: Mirror, database: Database, langfuse: FakeLangfuse, make_settings: Callable[..., Any]
+) -> None:
+    langfuse.next(Fault(207, says=says))
+    await cast(database, "c")
+    with pytest.raises(SinkError):
+        await mirror.drain()
+    assert await mirror.drain() is None
+    assert shown(langfuse) == [("c", 0)]
+    langfuse.next(Fault(200, says=says))
+    (found,) = await examine(make_settings(**langfuse.settings))
+    assert found.state == "bad"
 
 
 async def test_wrong_keys_are_told_without_the_keys(database: Database, langfuse: FakeLangfuse) -> None:

@@ -32,11 +32,13 @@ class Fault:
         status: the answer; 0: the connection drops.
         does: whether it is done all the same.
         retry_after: seconds, as the header says.
+        says: the answer's body, where it is another than Langfuse's.
     """
 
     status: int
     does: bool = False
     retry_after: int | None = None
+    says: bytes | None = None
 
 
 class FakeLangfuse:
@@ -129,6 +131,8 @@ class FakeLangfuse:
             request.transport.abort()
             return web.Response()
         headers = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
+        if fault.says is not None:
+            return web.Response(status=fault.status, body=fault.says, headers=headers)
         said = {"message": "Rate limit exceeded" if fault.status == 429 else "Internal Server Error"}
         return web.json_response(said, status=fault.status, headers=headers)
 
@@ -158,7 +162,7 @@ class FakeLangfuse:
             return "Provide exactly one of the following: traceId (with optional observationId), sessionId"
         if body.get("dataType") != "BOOLEAN" or body.get("value") not in (0, 1):
             return "Value must be a number equal to either 0 or 1 for data type BOOLEAN"
-        return "refused" if body["name"] in self.refuses else None
+        return f"refused: {body}" if body["name"] in self.refuses else None
 
     async def _delete(self, request: web.Request) -> web.Response:
         self._events.pop(request.match_info["id"], None)
