@@ -247,6 +247,14 @@ async def test_an_open_webui_export_is_imported_with_its_answers(shell: Shell, d
     assert await sql(database, answer) == "When do you open?At nine."
 
 
+@pytest.mark.parametrize("at", ["1e400", "-1e400", "NaN", "1" + "0" * 400, "-1", "true", "[]"])
+async def test_a_time_that_is_none_is_told_by_its_line(shell: Shell, database: Database, at: str) -> None:
+    row = '{"type": "rating", "data": {"rating": 1}, "meta": {"chat_id": "c"}, "created_at": ' + at + "}"
+    with pytest.raises(click.ClickException, match=r":1: created_at: .*\nnothing was imported"):
+        await shell.take(row, "openwebui")
+    assert not await ledger(database)
+
+
 async def test_an_answer_that_is_recorded_stays_as_it_is(shell: Shell, database: Database) -> None:
     await sql(
         database, "insert into feedback_loop.conversation (conversation_id, question) values ('c', 'Q')"

@@ -241,7 +241,6 @@ def _read_webui(row: Row, wanted: Wanted) -> Entry | None:
         return None
     reason = data.get("reason")
     question, answer = _snapshot(row.get("snapshot"), meta.get("message_id"))
-    at = row.get("created_at")
     given = {
         "conversation_id": meta.get("chat_id"),
         "message_id": meta.get("message_id"),
@@ -250,7 +249,7 @@ def _read_webui(row: Row, wanted: Wanted) -> Entry | None:
         "reason_code": _WEBUI_REASONS.get(str(reason), reason),
         "comment": data.get("comment"),
         "metadata": {"model_id": data["model_id"]} if data.get("model_id") else None,
-        "created_at": datetime.fromtimestamp(at, UTC) if isinstance(at, int | float) else at,
+        "created_at": row.get("created_at"),  # seconds since 1970
         "question": question,
         "answer": answer,
     }
