@@ -12,7 +12,7 @@ from typing import Literal
 import aiohttp
 import asyncpg
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from services.commands.glance import connect
 from services.commands.rights import RightsError, as_rabbitmqctl, make_broker_users
@@ -24,13 +24,16 @@ from shared.failures import Reject, Unavailable
 from shared.mirror.langfuse import SinkError
 from shared.mirror.mirror import make_sink
 from shared.postgres.database import Database
+from shared.requester import printable
 from shared.runtime import Runtime
 from shared.settings import Settings
 from shared.web.outgoing import no_redirects
 
 __all__ = ["Finding", "examine", "mend"]
 
-SIGNS = {"ok": "[green]✔[/]", "note": "[yellow]•[/]", "bad": "[red]✘[/]"}
+SIGNS = {"ok": ("✔", "green"), "note": ("•", "yellow"), "bad": ("✘", "red")}
+LONGEST = 1000
+"""Characters of what one finding says."""
 SLACK_HELP = {
     "invalid_auth": "SLACK_BOT_TOKEN is no valid token: copy the Bot User OAuth Token (xoxb-…) again",
     "not_authed": "SLACK_BOT_TOKEN is no valid token: copy the Bot User OAuth Token (xoxb-…) again",
@@ -86,7 +89,9 @@ async def mend(settings: Settings) -> bool:
 def _tell(console: Console, findings: list[Finding]) -> bool:
     """Print findings. Returns whether none is bad."""
     for finding in findings:
-        console.print(f"{SIGNS[finding.state]} [bold]{finding.what}[/]: {finding.says}", markup=True)
+        # What others answer is in it: text, never markup.
+        says = printable(finding.says, LONGEST)
+        console.print(Text.assemble(SIGNS[finding.state], " ", (finding.what, "bold"), f": {says}"))
     return all(finding.state != "bad" for finding in findings)
 
 
@@ -148,7 +153,7 @@ async def _look_inside(database: Database) -> list[Finding]:
         says = f"{dead} events were given up; feedback_loop.inbox and the dead-letter queue say why"
         findings.append(Finding("note", "dead letters", says))
     if waiting and trouble:
-        says = f"{waiting} changes of votes wait: {escape(trouble)}"
+        says = f"{waiting} changes of votes wait: {trouble}"
         findings.append(Finding("note", "mirror", says))
     return findings
 
@@ -246,13 +251,14 @@ async def _slack_bot(settings: Settings) -> Finding:
             if settings.slack_channel[:1] in "CG" and settings.slack_channel.isalnum():
                 await client.conversations_info(channel=settings.slack_channel)
     except SlackApiError as error:
-        code = str(error.response.get("error", "unknown"))
+        said = getattr(error.response, "data", None)  # there is none where the answer was no JSON
+        code = str(said.get("error")) if isinstance(said, dict) else "no answer of Slack's"
         if code == "missing_scope":  # reading a channel's name is no duty
             return Finding("ok", "Slack", "the token is valid; the channel is seen at the first post")
         return Finding(
             "bad", "Slack", f"{code}: {SLACK_HELP.get(code, 'see api.slack.com/methods/auth.test')}"
         )
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+    except Exception as error:  # on what is not Slack's, slack_sdk raises whatever it stumbles over
         return Finding(
             "bad", "Slack", f"cannot be reached: {error}; is there a way out to {settings.slack_api_url}?"
         )
@@ -269,7 +275,7 @@ async def _mirror(settings: Settings) -> list[Finding]:
         return [Finding("bad", "Langfuse", f"{error}; until then votes wait, and nothing is lost")]
     finally:
         await sink.close()
-    return [Finding("ok", "Langfuse", f"votes are mirrored to the project {escape(project)}")]
+    return [Finding("ok", "Langfuse", f"votes are mirrored to the project {project}")]
 
 
 async def _embedder(settings: Settings) -> list[Finding]:

@@ -11,10 +11,12 @@ import click
 from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from services.commands.console import errand, follow_build, progress_bar, request, until_handled
 from services.commands.glance import connect
 from services.commands.rights import RightsError, make_database_roles
+from services.commands.tables import plain
 from services.embedder.ingest import take_over_folder
 from services.embedder.search import Question, Searcher
 from shared import backtest, policy
@@ -43,7 +45,8 @@ async def ingest_folder(settings: Settings, path: Path, app: str) -> None:
     """Read a folder and build a generation of it, with progress."""
     console = Console()
     if settings.knowledge_dir and not _same_folder(settings.knowledge_dir, path):
-        console.print(f"[yellow]KNOWLEDGE_DIR is {settings.knowledge_dir}: the next retrain reads that one")
+        told = f"KNOWLEDGE_DIR is {settings.knowledge_dir}: the next retrain reads that one"
+        console.print(Text(told, "yellow"))
     async with errand(settings) as runtime:
         with progress_bar(console) as bar:
             task = bar.add_task("Reading", total=None)
@@ -102,11 +105,14 @@ async def show_search(settings: Settings, question: str, k: int, app: str, as_js
         console.print(f"generation {found.generation}; score = half meaning, half words", highlight=False)
         for hit in found.results:
             parts = ", ".join(f"{name} {value:.2f}" for name, value in hit.scores.items())
-            console.print(
-                f"[bold]{hit.rank}. {hit.score:.2f}[/] ({parts})  [cyan]{hit.source}[/]", highlight=False
+            place = (
+                (f"{hit.rank}. {hit.score:.2f}", "bold"),
+                f" ({parts})  ",
+                (plain(hit.source).plain, "cyan"),
             )
-            text = " ".join(hit.text.split())
-            console.print(f"   {hit.heading}\n   {text[:200]}", markup=False, highlight=False)
+            console.print(Text.assemble(*place))
+            for text in (plain(hit.heading), plain(hit.text, 200)):
+                console.print(Text("   ").append_text(text))
 
 
 async def migrate_database(settings: Settings, roles: bool) -> None:
@@ -176,7 +182,7 @@ def _same_folder(one: Path, other: Path) -> bool:
 
 def _name_skipped(console: Console, skipped: tuple[Skipped, ...]) -> None:
     for entry in skipped:
-        console.print(f"[yellow]skipped {entry.source}: {entry.reason}", highlight=False)
+        console.print(Text(f"skipped {plain(entry.source)}: {plain(entry.reason)}", "yellow"))
 
 
 def _conclude(console: Console, completed: RetrainCompleted) -> None:
@@ -189,10 +195,10 @@ def _conclude(console: Console, completed: RetrainCompleted) -> None:
             f" {counts.removed} removed), {counts.embedded} chunks embedded, {counts.reused} reused"
         )
     if completed.detail:
-        said += f"; {completed.detail}"
+        said += f"; {plain(completed.detail)}"
     if completed.outcome not in ("promoted", "unchanged"):
         raise click.ClickException(said)
-    console.print(said, highlight=False)
+    console.print(said, markup=False, highlight=False)
 
 
 def make_vote_token(

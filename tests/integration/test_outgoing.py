@@ -106,6 +106,24 @@ async def test_doctor_follows_nobody_with_slacks_token(elsewhere: Elsewhere, mak
     assert elsewhere.arrived == []
 
 
+@pytest.mark.parametrize(
+    "said",
+    [b"<html>", b"[]", b"\xff", b"[" * 100_000, b"{}", b'{"ok": true, "user": "[/b]", "team": "\x1b[2J"}'],
+    ids=["page", "list", "no text", "deep", "empty", "markup"],
+)
+async def test_doctor_says_what_slack_says_and_obeys_it_not(
+    said: bytes, make_settings: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(body=said, content_type="application/json")
+
+    async with listening(answer) as url:
+        given = {"slack_bot_token": "xoxb-1", "slack_channel": "reports", "slack_api_url": f"{url}/api/"}
+        await doctor.examine(make_settings(**given))
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if " Slack: " in line]
+    assert line.isprintable()
+
+
 @pytest.mark.parametrize("address", ["http://127.0.0.2:1/up", "http://127.0.0.1.example:1/up", "file:///x"])
 async def test_a_picture_goes_to_slack_alone(slack: FakeSlack, address: str) -> None:
     bot = Bot(TOKEN, CHANNEL, slack.api_url)

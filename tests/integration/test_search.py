@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
 
+from services.commands.errands import ingest_folder, show_search
 from shared.failures import Unavailable
 from tests.support.embedder import Bigrams, Rig, article, start_rig
 from tests.support.events import wait_until
@@ -326,3 +328,31 @@ async def test_a_search_without_a_conversation_leaves_no_trace(rig: Rig) -> None
     await rig.settled()
     await rig.search("part 1")
     assert await rig.value("select count(*) from feedback_loop.search_log") == 0
+
+
+# --- on a terminal --------------------------------------------------------------------------
+
+
+async def test_a_command_obeys_nothing_that_a_document_says(
+    rig: Rig, make_settings: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("services.errands.make_embedder", lambda settings: Bigrams())
+    source = "notes [/x] [link=file:///].md"
+    await rig.post(source, "# Hours [/bold]\n\nThe library opens at \x1b[2Jnine.")
+    await rig.settled()
+    await show_search(make_settings(), "when does the library open", 1, "default", False)
+    printed = capsys.readouterr().out
+    assert source in printed and "Hours [/bold]" in printed
+    assert "\x1b" not in printed
+
+
+async def test_a_folder_with_a_file_named_like_markup_is_taken_over(
+    make_settings: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    (folder / "a [b].md").write_text("# Hours\n\nThe library opens at nine.", encoding="utf-8")
+    (folder / "scan [b] [#].pdf").write_bytes(b"%PDF-")
+    await ingest_folder(make_settings(knowledge_dir=tmp_path), folder, "default")
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "skipped scan [b] [#].pdf" in printed and "promoted: generation" in printed
