@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from datetime import timedelta
 
 import aiohttp
 import click
 
+from shared.requester import printable
 from shared.settings import Settings
 
 __all__ = ["hit"]
 
+LONGEST = 1000
+"""Characters of an answer that are shown."""
 PAUSE = 15.0
 """Seconds between two tries."""
+
+_USER = re.compile(r"//[^/]*@")
+"""User and password of an address."""
 
 NOT_NOW = {429, 502, 503, 504}
 """Answers after which the same request may succeed."""
@@ -58,14 +65,17 @@ async def _once(
     session: aiohttp.ClientSession, address: str, body: dict[str, object]
 ) -> tuple[str | None, bool]:
     """What went wrong, if anything did, and whether it may go right a moment later."""
+    shown = _USER.sub("//", address)
     try:
         async with session.post(address, json=body, allow_redirects=False) as response:
-            text = await response.text()
-    except (aiohttp.ClientError, TimeoutError) as error:
-        return f"cannot reach {address}: {error or 'no answer'}; is `feedback-loop up` running?", True
+            # Whatever stands in front answers in whatever letters it likes.
+            text = printable((await response.read()).decode(errors="replace"), LONGEST)
+    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        why = str(error).replace(address, shown) or "no answer"
+        return f"cannot reach {shown}: {why}; is `feedback-loop up` running?", True
     if 300 <= response.status < 400:
-        return f"{address} redirects ({response.status}): give --url where it leads", False
+        return f"{shown} redirects ({response.status}): give --url where it leads", False
     if response.status != 200:
-        return f"{address} answered {response.status}: {text}", response.status in NOT_NOW
+        return f"{shown} answered {response.status}: {text}", response.status in NOT_NOW
     click.echo(text)
     return None, False
