@@ -2,8 +2,8 @@
 
 What is guaranteed: a service that runs as its own user can do its work, and write nothing that another
 service writes. Each table has one writing service; inbox, outbox and attempts belong to the router that all
-services share, each writes events of its own types only, and of an event nobody can change more than when
-it was published and that it is done.
+services share, each writes events of its own types only, in the row as in the envelope that is published, and
+of an event nobody can change more than when it was published and that it is done.
 What is not: that a service reads only what it must. Events are in the outbox for all of them, and whoever
 relays events may publish to every queue.
 
@@ -226,7 +226,9 @@ def statements(service: str, vector_tables: Iterable[str] = ()) -> list[str]:
     types = ", ".join(f"'{type}'" for type in role.emits) or "null"
     policy = [
         f"drop policy if exists {its} on feedback_loop.outbox",
-        f"create policy {its} on feedback_loop.outbox for insert to {its} with check (type in ({types}))",
+        # The relay publishes the envelope, by its own type and id.
+        f"create policy {its} on feedback_loop.outbox for insert to {its} with check (type in ({types})"
+        " and envelope ->> 'type' = type and envelope ->> 'id' = event_id::text)",
     ]
     return [*taken, *policy, f"grant usage on schema feedback_loop to {its}", *given, *calls]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -18,9 +19,10 @@ from services.commands.rights import RightsError, make_database_roles
 from services.dashboard.build import build as dashboard
 from services.embedder.tables import register_model
 from services.embedder.warming import SEARCHED_LATELY
-from shared.bus.envelope import Message
+from shared.bus.envelope import Envelope, Message, to_json
 from shared.bus.port import BusError, Delivery, Topology
 from shared.bus.rabbit import RabbitBus
+from shared.events import LoopPaused
 from shared.postgres.database import Database, SchemaBehind
 from shared.postgres.owner_tables import read_owner_tables
 from shared.postgres.roles import ROLES, group, user
@@ -92,6 +94,23 @@ async def test_an_event_that_another_service_sends_is_refused(as_: As, service: 
             " select gen_random_uuid(), $1, 'analyzer', gen_random_uuid(), '{}'",
             type,
         )
+
+
+@pytest.mark.parametrize("lie", ["", "type", "id"])
+async def test_an_event_that_says_another_type_or_id_inside_is_refused(as_: As, lie: str) -> None:
+    dashboard, envelope = await as_("dashboard"), Envelope.root(LoopPaused(), "/feedback-loop/dashboard")
+    other = {"": {}, "type": {"type": "retrain.requested"}, "id": {"id": str(uuid.uuid4())}}[lie]
+    written = dashboard.execute(
+        "insert into feedback_loop.outbox (event_id, type, producer, correlation, envelope)"
+        " values ($1, 'loop.paused', 'dashboard', $1, $2)",
+        envelope.id,
+        json.dumps({**to_json(envelope), **other}),
+    )
+    if not lie:
+        await written
+        return
+    with pytest.raises(asyncpg.InsufficientPrivilegeError, match="row-level security"):
+        await written
 
 
 @pytest.mark.parametrize(("service", "statement"), REFUSED)
