@@ -192,11 +192,12 @@ class Runtime:
                 await step()
                 return
             except (DatabaseUnavailable, BusError) as error:
-                self.kernel.waiting_for = f"waiting for {what}: {error}"
-                log.warning("%s; again in %g s", self.kernel.waiting_for, pause)
-            except Exception as error:
-                self.kernel.waiting_for = f"{what} cannot be used: {error}"
-                log.exception(self.kernel.waiting_for)
+                # Which is told to anyone who asks; the error may name hosts, users and ports.
+                self.kernel.waiting_for = f"waiting for {what}; the log has more"
+                log.warning("waiting for %s: %s; again in %g s", what, error, pause)
+            except Exception:
+                self.kernel.waiting_for = f"{what} cannot be used; the log has more"
+                log.exception("%s cannot be used", what)
                 raise
             await asyncio.sleep(pause)
             pause = min(pause * 2, 10)

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
-from shared.bus.port import BusError
+from shared.bus.port import BusError, Unroutable
 from shared.postgres.database import is_unavailable
 
 __all__ = [
@@ -77,7 +77,8 @@ class NotReady(Exception):
 
 @web.middleware
 async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn whatever goes wrong into JSON; nothing but a bug answers 500."""
+    """Turn whatever goes wrong into JSON; nothing but a bug answers 500. What a database or a broker says
+    is for the log: it may name hosts, users and ports."""
     try:
         return await handler(request)
     except BadRequest as error:
@@ -96,11 +97,13 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         if error.status < 400:
             raise
         return refuse(error.status, "request", error.reason)
-    except (BusError, NotReady) as error:
+    except (NotReady, Unroutable) as error:
         return unavailable(str(error))
     except Exception as error:
-        if is_unavailable(error):
-            return unavailable(f"the database does not answer: {error}")
+        for what, away in (("bus", isinstance(error, BusError)), ("database", is_unavailable(error))):
+            if away:
+                log.warning("the %s does not answer: %s", what, error)
+                return unavailable(f"the {what} does not answer; the log has more")
         log.exception("%s %s failed", request.method, request.path)
         return refuse(500, "server", "an internal error; the log has more")
 
