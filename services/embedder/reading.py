@@ -1,8 +1,9 @@
 """Reading documents that somebody may have made to be slow, or to take all memory there is.
 
 What is guaranteed: a document takes at most `CPU` seconds of a processor, `WALL` seconds by the clock and
-`MEMORY` bytes, and then it is `Unreadable`; the process that reads it knows no secret. What is not: any of
-this for the first `SMALL` bytes of text, which are read right here, as they cannot take long.
+`MEMORY` bytes, and comes to `MOST` characters, and then it is `Unreadable`; the process that reads it knows
+no secret. What is not: any of this for the first `SMALL` bytes of text, which are read right here, as they
+cannot take long.
 
 The process is `python -m services.embedder.reading CPU MEMORY`. For each document it takes a line of JSON,
 {"name": …, "bytes": n}, and n bytes, and answers with a line of JSON: {"title": …, "blocks":
@@ -31,6 +32,9 @@ WALL = 300.0
 """Seconds by the clock: a small machine may have a tenth of a processor."""
 MEMORY = 1024**3
 """Bytes of address space. The largest markup takes about 300 MB."""
+MOST = 24 * 1024**2
+"""Characters that a document may come to, each block with the headings above it: who asked keeps them all,
+and under long headings a few kilobytes would come to gigabytes. The largest text has 20 MB."""
 SMALL = 16 * 1024
 """Bytes of text, in all, that one reader parses in this process: one of its own would cost more."""
 
@@ -119,6 +123,8 @@ def _answer(name: str, data: bytes) -> dict[str, Any]:
         return {"unreadable": str(error)}
     except MemoryError:
         return {"unreadable": "takes too much memory to read"}
+    if sum(len(text) for block in document.blocks for text in (block.text, *block.headings)) > MOST:
+        return {"unreadable": "comes to too much text: its headings are too long"}
     return {"title": document.title, "blocks": [(block.headings, block.text) for block in document.blocks]}
 
 
@@ -150,7 +156,8 @@ def serve(given: IO[bytes], told: IO[bytes], cpu: int, memory: int) -> None:
         task = json.loads(line)
         data = given.read(task["bytes"])
         _allow(cpu)
-        told.write(json.dumps(_answer(task["name"], data)).encode() + b"\n")
+        answer = json.dumps(_answer(task["name"], data), ensure_ascii=False)
+        told.write(answer.encode(errors="replace") + b"\n")
         told.flush()
 
 

@@ -52,6 +52,12 @@ def test_a_document_that_takes_too_much_memory_is_given_up_and_the_next_one_is_r
         assert reader.parse("b.txt", LONG) == parse("b.txt", LONG)
 
 
+def test_a_document_whose_headings_would_fill_the_memory_of_who_asks_is_given_up() -> None:
+    headings = "".join(f"{'#' * level} {'가' * 199}\n\n" for level in range(1, 7))
+    with Reader() as reader, pytest.raises(Unreadable, match="headings"):
+        reader.parse("a.md", (headings + "a\n\n***\n\n" * 22_000).encode())
+
+
 def test_what_is_wrong_with_a_document_is_told_in_the_same_words() -> None:
     with Reader() as reader, pytest.raises(Unreadable, match="binary content"):
         reader.parse("a.txt", b"\0" * (SMALL + 1))
