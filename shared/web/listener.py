@@ -81,7 +81,8 @@ class _Discreet(logging.LoggerAdapter[logging.Logger]):
     def error(self, msg: object, *args: object, **given: Any) -> None:
         cause = given.get("exc_info")
         cause = cause[1] if isinstance(cause, tuple) else sys.exception() if cause is True else cause
-        if isinstance(cause, HttpProcessingError | web.RequestPayloadError):
+        # A caller that is gone before it is told to go on with its body is no error of ours, either.
+        if isinstance(cause, HttpProcessingError | web.RequestPayloadError | ConnectionError):
             self.debug("a request that cannot be read: %s", type(cause).__name__)
         else:
             super().error(msg, *args, **given)

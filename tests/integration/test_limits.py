@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import sys
 import time
@@ -203,6 +204,19 @@ async def test_a_request_that_cannot_be_read_leaves_nothing_in_the_log(
     said = WHOLE[:-2] + b"Authorization: Bearer canary" + rest + b"\r\n\r\n"
     assert b" 400 Bad Request" in await talk(runtime, said)
     assert "canary" not in caplog.text
+
+
+async def test_who_leaves_before_being_told_to_go_on_leaves_nothing_in_the_log(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    runtime = await start([collector])
+    begun = b"POST /feedback HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n"
+    reader, writer = await asyncio.open_connection("127.0.0.1", runtime.port)
+    writer.write(begun)
+    writer.write_eof()
+    await reader.read()
+    writer.close()
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 def test_what_breaks_in_the_server_itself_is_logged(caplog: pytest.LogCaptureFixture) -> None:
