@@ -11,7 +11,7 @@ import json
 from urllib.parse import parse_qsl, urlsplit
 
 from aiohttp import web
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from shared.postgres.database import Database
 from shared.web.http import BadRequest, read_body, read_model
@@ -57,11 +57,11 @@ class Press(BaseModel):
 
 
 class Interaction(BaseModel):
-    """What somebody did in a message."""
+    """What somebody did in a message: Slack tells of one press, and of no more than a block has buttons."""
 
     type: str
     user: User
-    actions: list[Press] = []
+    actions: list[Press] = Field([], max_length=25)
     response_url: str = ""
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 import uuid
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
@@ -121,6 +123,13 @@ async def test_requests_are_remembered_for_an_hour(listening: Runtime, database:
 async def test_large_request_is_refused(listening: Runtime) -> None:
     body = b"a=" + b"b" * 300_000
     assert (await sends(listening, COMMANDS, body, signed(body))).status == 413
+
+
+async def test_more_presses_than_a_message_has_buttons_are_refused(listening: Runtime) -> None:
+    press = {"action_id": "do_pause", "value": "x"}
+    payload = {"type": "block_actions", "user": {"id": "U0JIN"}, "actions": [press] * 1000}
+    body = urlencode({"payload": json.dumps(payload)}).encode()
+    assert (await sends(listening, INTERACTIONS, body, signed(body))).status == 422
 
 
 async def test_payload_that_says_nothing_is_refused(listening: Runtime) -> None:
