@@ -101,6 +101,10 @@ def _watched(coroutine: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
 
 
 def _factory(loop: Any, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
+    trial, context = _trial.get(), options.get("context")
+    if trial is not None and context is not None:
+        context.run(_trial.set, trial)  # what writes for several at once begins with an empty one
+
     async def stepped() -> Any:
         return await _watched(coroutine)
 
