@@ -336,7 +336,7 @@ async def test_a_search_without_a_conversation_leaves_no_trace(rig: Rig) -> None
 async def test_a_command_obeys_nothing_that_a_document_says(
     rig: Rig, make_settings: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("services.errands.make_embedder", lambda settings: Bigrams())
+    monkeypatch.setattr("services.commands.errands.make_embedder", lambda settings: Bigrams())
     source = "notes [/x] [link=file:///].md"
     await rig.post(source, "# Hours [/bold]\n\nThe library opens at \x1b[2Jnine.")
     await rig.settled()
