@@ -247,6 +247,13 @@ async def test_an_open_webui_export_is_imported_with_its_answers(shell: Shell, d
     assert await sql(database, answer) == "When do you open?At nine."
 
 
+async def test_a_terminal_obeys_nothing_that_a_file_says(shell: Shell) -> None:
+    row = {"conversation_id": "c", "value": 1, "citations": {"\x1b[2J" + "x" * 600: 1}}
+    with pytest.raises(click.ClickException, match=":1: citations") as failed:
+        await shell.take([row])
+    assert failed.value.message.replace("\n", "").isprintable()
+
+
 @pytest.mark.parametrize("at", ["1e400", "-1e400", "NaN", "1" + "0" * 400, "-1", "true", "[]"])
 async def test_a_time_that_is_none_is_told_by_its_line(shell: Shell, database: Database, at: str) -> None:
     row = '{"type": "rating", "data": {"rating": 1}, "meta": {"chat_id": "c"}, "created_at": ' + at + "}"

@@ -23,6 +23,7 @@ from services.commands.transfer.entries import Entry, Unfit
 from services.commands.transfer.formats import FORMATS, Wanted
 from services.commands.transfer.rows import Unreadable, rows_of
 from shared.postgres.database import Connection, is_conflict
+from shared.requester import printable
 from shared.settings import Settings
 
 __all__ = ["Order", "import_file"]
@@ -31,6 +32,8 @@ BATCH = 1000
 MOST_TOLD = 10
 """Rows that are wrong, told of one file."""
 ATTEMPTS = 3
+LONGEST = 500
+"""Characters that are told of one row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,8 @@ async def import_file(settings: Settings, order: Order) -> None:
         counted = _check(order)
         counts = await _write(settings, order, counted, console)
     except _Wrong as wrong:
-        told = [f"{order.path}:{line}: {reason}" for line, reason in wrong.rows]
+        # A field's name may come from the file.
+        told = [printable(f"{order.path}:{line}: {reason}", LONGEST) for line, reason in wrong.rows]
         more = [f"… and {wrong.more} more rows"] if wrong.more else []
         raise click.ClickException("\n".join([*told, *more, "nothing was imported"])) from None
     except Unreadable as error:
