@@ -265,7 +265,12 @@ def export(form: str, output: Path | None, app: str | None, days: int | None, ne
 
 
 @main.command()
-@click.option("--to", "generation", type=int, help="Which generation  [default: the one before]")
+@click.option(
+    "--to",
+    "generation",
+    type=click.IntRange(1, 2**63 - 1),
+    help="Which generation  [default: the one before]",
+)
 @click.option("--app", default="default", show_default=True)
 @click.option("--why", default="", help="Said in Slack.")
 def rollback(generation: int | None, app: str, why: str) -> None:

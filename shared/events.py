@@ -65,6 +65,9 @@ def _within_utc(moment: datetime) -> datetime:
 Instant = Annotated[AwareDatetime, AfterValidator(_within_utc)]
 """A time with its offset, that a database can hold."""
 
+Generation = Annotated[int, Field(ge=0, lt=2**63)]
+"""The id of a generation, as its column holds it: what fails could not be given up by any other number."""
+
 App = Field("default", min_length=1, max_length=64, pattern=r"^[\w.-]+$")
 
 
@@ -265,8 +268,8 @@ class EmbeddingRequested(Event):
 
     type = "embedding.requested"
 
-    generation: int
-    batch: int
+    generation: Generation
+    batch: int = Field(ge=0, lt=2**31)
 
     def instance(self) -> str:
         return f"{self.generation}/{self.batch}"
@@ -278,7 +281,7 @@ class GenerationBuilt(Event):
     type = "generation.built"
 
     app: str = App
-    generation: int
+    generation: Generation
     chunks: int
     batches: int
 
@@ -348,7 +351,7 @@ class RollbackRequested(Event):
     type = "rollback.requested"
 
     app: str = App
-    to_generation: int | None = None
+    to_generation: Generation | None = None
     """None: the one before the active one."""
     why: str = ""
     because: list[Because] = []

@@ -183,6 +183,10 @@ def test_a_time_without_offset_is_utc() -> None:
     assert envelope.time == datetime(2025, 10, 17, 9, tzinfo=UTC)
 
 
+LARGE_GENERATION = b'{"generation": 9223372036854775808, "batch": 0}'
+LARGE_BATCH = b'{"generation": 1, "batch": 2147483648}'
+
+
 @pytest.mark.parametrize(
     ("headers", "body", "reason"),
     [
@@ -200,6 +204,9 @@ def test_a_time_without_offset_is_utc() -> None:
         ({}, b'{"as_of": "0001-01-01T00:00:00+14:00"}', "as_of: "),
         ({}, b'{"requested_by": "\\u0000"}', r"U\+0000"),
         ({}, b'{"requested_by": "\\ud800"}', "requested_by: "),
+        ({"ce-type": "embedding.requested", "ce-id": "1"}, LARGE_GENERATION, "generation: "),
+        ({"ce-type": "embedding.requested", "ce-id": "1"}, LARGE_BATCH, "batch: "),
+        ({"ce-type": "rollback.requested", "ce-id": "1"}, b'{"to_generation": -1}', "to_generation: "),
         ({"ce-type": "x.y"}, b"{}", "unknown event type 'x.y'"),
         ({"ce-source": "\x00"}, b"{}", "'source' holds control"),
         ({"ce-id": "\udcff"}, b"{}", "'id' holds control"),
@@ -247,7 +254,9 @@ events: st.SearchStrategy[Event] = st.one_of(
         scheduled=st.booleans(),
     ),
     st.builds(LoopPaused, why=texts, requested_by=texts, until=st.none() | times),
-    st.builds(GenerationBuilt, generation=st.integers(), chunks=st.integers(), batches=st.integers()),
+    st.builds(
+        GenerationBuilt, generation=st.integers(0, 2**63 - 1), chunks=st.integers(), batches=st.integers()
+    ),
 )
 envelopes = st.builds(
     Envelope,
