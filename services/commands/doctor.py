@@ -26,7 +26,7 @@ from shared.mirror.mirror import make_sink
 from shared.postgres.database import Database
 from shared.requester import printable
 from shared.runtime import Runtime
-from shared.settings import Settings
+from shared.settings import Settings, SettingsError
 from shared.web.outgoing import no_redirects
 
 __all__ = ["Finding", "examine", "mend"]
@@ -279,7 +279,10 @@ async def _mirror(settings: Settings) -> list[Finding]:
 
 
 async def _embedder(settings: Settings) -> list[Finding]:
-    embedder = make_embedder(settings)
+    try:
+        embedder = make_embedder(settings)
+    except SettingsError as error:
+        return [Finding("bad", "embedder", str(error))]
     try:
         async with asyncio.timeout(60):
             await embedder.check()

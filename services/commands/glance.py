@@ -7,7 +7,7 @@ from typing import TypeVar
 from zoneinfo import ZoneInfo
 
 from services.commands.tables import print_json
-from shared.postgres.database import Connection, Database
+from shared.postgres.database import Connection, Database, DatabaseUnavailable
 from shared.postgres.embedded import start_postgres
 from shared.settings import Settings
 
@@ -17,14 +17,21 @@ T = TypeVar("T")
 
 
 async def connect(settings: Settings) -> Database:
-    """The configured database, or the embedded one, at the newest schema."""
+    """The configured database, or the embedded one, at the newest schema.
+
+    Raises:
+        DatabaseUnavailable: it cannot be reached, or `DATABASE_URL` is no address that it could have.
+    """
     dsn = (
         settings.database_url.get_secret_value()
         if settings.database_url
         else await start_postgres(settings.data_dir)
     )
     database = Database(dsn, settings.database_pool_size)
-    await database.connect()
+    try:
+        await database.connect()
+    except (ValueError, OverflowError) as error:
+        raise DatabaseUnavailable(f"DATABASE_URL cannot be used: {error}") from None
     await database.migrate()
     return database
 

@@ -6,7 +6,9 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from services.cli import main
 from shared.settings import Settings, SettingsError, duration, load
 
 SECRETS = {
@@ -207,3 +209,23 @@ def test_a_webhook_needs_both_its_settings(name: str, monkeypatch: pytest.Monkey
     monkeypatch.setenv(name, values[name])
     with pytest.raises(SettingsError, match="go together"):
         load()
+
+
+@pytest.mark.parametrize(
+    "rest", ["127.0.0.1:99999/x", "127.0.0.1:1/x?sslmode=bogus", "127.0.0.1:1/x?target_session_attrs=bogus"]
+)
+def test_a_database_that_cannot_be_is_told_in_a_line(rest: str) -> None:
+    environment = {"DATABASE_URL": f"postgresql://u:pa55word@{rest}"}
+    done = CliRunner().invoke(main, ["status"], env=environment)
+    assert isinstance(done.exception, SystemExit)
+    assert done.output.startswith("Error: DATABASE_URL cannot be used") and "pa55word" not in done.output
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"OPENAI_API_KEY": "pa55word\nx"}, {"OPENAI_BASE_URL": "http://u:pa55word@127.0.0.1:1/v1"}]
+)
+def test_an_embedder_that_cannot_be_is_a_finding_of_the_doctor(wrong: dict[str, str]) -> None:
+    environment = {"DATABASE_URL": "postgresql://u@127.0.0.1:1/x", "EMBEDDER": "openai", **wrong}
+    done = CliRunner().invoke(main, ["doctor"], env=environment)
+    assert isinstance(done.exception, SystemExit)
+    assert "embedder: OPENAI_" in done.output and "pa55word" not in done.output
