@@ -23,10 +23,12 @@ from shared.embedding.texts import SAMPLE, encodable
 from shared.embedding.vectors import Vectors, unit
 from shared.failures import Reject, Unavailable
 from shared.settings import SettingsError
-from shared.web.outgoing import traced
+from shared.web.outgoing import TooLarge, traced, whole
 
 __all__ = ["OpenAIEmbedder"]
 
+LARGEST = 64 * 1024 * 1024
+"""Bytes of an answer; 128 vectors of 10,000 numbers take some 25 MB."""
 _MOST_INPUTS = 128
 _URGENT_PATIENCE = 4.0
 _ADVICE: Mapping[int, str] = {
@@ -148,7 +150,9 @@ class OpenAIEmbedder:
             async with call as response:
                 if response.status != 200:
                     raise self._failure(response, await response.content.read(4096))
-                body = await response.read()
+                body = await whole(response, LARGEST)
+        except TooLarge as error:
+            raise Reject(f"embedding API: {error}: look at OPENAI_BASE_URL") from None
         except TimeoutError:
             raise _Transient("no answer in time") from None
         except aiohttp.ClientError as error:

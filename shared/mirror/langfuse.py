@@ -26,7 +26,7 @@ import aiohttp
 from pydantic import BaseModel, ValidationError
 
 from shared.requester import printable
-from shared.web.outgoing import Redirected, no_redirects
+from shared.web.outgoing import Redirected, TooLarge, no_redirects, whole
 
 __all__ = ["Langfuse", "Score", "SinkError", "event"]
 
@@ -195,25 +195,18 @@ class Langfuse:
                 method, self._url + path, json=body, allow_redirects=False
             ) as response:
                 if response.status < 300:
-                    return await _body(response)
+                    return await whole(response, LARGEST)
                 if gone and response.status == 404:
                     return b""
                 raise _failure(response)
         except Redirected as error:
             raise SinkError(f"{error}: MIRROR_URL", passing=False) from None
+        except TooLarge as error:
+            raise SinkError(str(error)) from None
         except TimeoutError:
             raise SinkError(f"no answer from {self._url} within {self._timeout:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise SinkError(f"cannot reach {self._url}: {type(error).__name__}") from None
-
-
-async def _body(response: aiohttp.ClientResponse) -> bytes:
-    body = bytearray()
-    async for part in response.content.iter_any():
-        body += part
-        if len(body) > LARGEST:
-            raise SinkError(f"its answer is larger than {LARGEST} bytes")
-    return bytes(body)
 
 
 def _read(model: type[AnswerT], body: bytes) -> AnswerT:

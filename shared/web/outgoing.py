@@ -14,7 +14,7 @@ import aiohttp
 
 from shared.telemetry.tracing import here, span
 
-__all__ = ["Redirected", "no_redirects", "traced"]
+__all__ = ["Redirected", "TooLarge", "no_redirects", "traced", "whole"]
 
 
 class Redirected(aiohttp.ClientError):
@@ -23,6 +23,28 @@ class Redirected(aiohttp.ClientError):
     def __init__(self, status: int) -> None:
         super().__init__(f"redirects (HTTP {status}): set the address to where it leads")
         self.status = status
+
+
+class TooLarge(aiohttp.ClientError):
+    """The answer has more bytes than any that is meant."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"its answer is larger than {most} bytes")
+
+
+async def whole(response: aiohttp.ClientResponse, most: int) -> bytes:
+    """The body of an answer.
+
+    Raises:
+        TooLarge: it has more than `most` bytes, unpacked; the rest is not read.
+    """
+    body = bytearray()
+    async for part in response.content.iter_any():
+        body += part
+        if len(body) > most:
+            response.close()
+            raise TooLarge(most)
+    return bytes(body)
 
 
 async def no_redirects(

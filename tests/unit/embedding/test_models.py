@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import threading
 import time
@@ -192,6 +193,15 @@ def says(text: str) -> Answer:
     return answer
 
 
+async def endless(request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+    response = web.StreamResponse()
+    await response.prepare(request)
+    with contextlib.suppress(ConnectionError):
+        while True:
+            await response.write(b" " * 2**20)
+    return response
+
+
 async def hang_up(request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
     assert request.transport is not None
     request.transport.close()
@@ -341,6 +351,11 @@ class TestRefusals:
             await embedder.embed(["a"])
         assert KEY not in f"{caught.value!r} {caught.value} {embedder!r}"
         await embedder.close()
+
+    async def test_endless_answer_is_not_read_to_its_end(self, api: Api, embedder: OpenAIEmbedder) -> None:
+        api.script = [endless]
+        with pytest.raises(Reject, match="larger than"):
+            await embedder.embed(["a"])
 
     @pytest.mark.parametrize(
         "answer",
