@@ -14,11 +14,11 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import pairwise
 from math import log
+from typing import NamedTuple
 from uuid import NAMESPACE_OID, UUID, uuid5
 
 from shared.events import ComplaintGroup
@@ -68,8 +68,7 @@ _FORE = frozenset({"the", "a", "an", "is", "it", "its", "it's", "this", "that", 
 """Words that a pair does not begin with."""
 
 
-@dataclass(frozen=True, slots=True)
-class Complaint:
+class Complaint(NamedTuple):
     """A dislike of the report window, and its group.
 
     Attributes:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from services.analyzer.causes import Cause, Dislike, sort
 from services.analyzer.comments import Heard
@@ -57,8 +57,7 @@ where g.app = $1 and not exists (select from feedback_loop.complaint c where c.g
 """
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+class _Entry(NamedTuple):
     dislike: Dislike
     text: str
     said: str | None
