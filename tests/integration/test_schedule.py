@@ -387,7 +387,14 @@ async def test_a_server_that_is_not_there_is_said(schedule: Shell, unused_tcp_po
     assert "cannot reach http://127.0.0.1" in await schedule.refused()
 
 
-@pytest.mark.parametrize("text", ["<html>a portal</html>", "[1]", '{"welcome": true}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("<html>a portal</html>", "[1]", '{"welcome": true}', '{"jobs": 5}', '{"jobs": [1]}', "[" * 100_000),
+        '{"jobs": [{"jobId": "x", "title": "feedback-loop: trigger"}]}',
+        '{"jobs": [{"jobId": 1, "title": "feedback-loop: trigger", "url": "u", "schedule": {"hours": {}}}]}',
+    ],
+)
 async def test_a_server_that_is_another_is_said(cron: FakeCronJobOrg, schedule: Shell, text: str) -> None:
     cron.next(Fault(200, text=text))
     assert "is CRON_JOB_ORG_API_URL right?" in await schedule.refused()

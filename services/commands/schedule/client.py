@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any
 
 import aiohttp
+from pydantic import BaseModel, TypeAdapter
 
 from shared.requester import printable
 
@@ -36,6 +38,31 @@ REFUSED = {
     429: "too many requests, also after a minute: the day's quota (100, for sustaining members 5,000) may be"
     " used up. It begins anew at 00:00 UTC; run the command again then, it goes on where it stopped",
 }
+
+
+class _Schedule(BaseModel):
+    timezone: str
+    hours: list[int]
+    minutes: list[int]
+    wdays: list[int]
+
+
+class _Job(BaseModel):
+    """What is read of a job; the rest may have any form."""
+
+    jobId: int
+    title: str
+    url: str
+    schedule: _Schedule
+    nextExecution: int | None = None
+
+
+class _History(BaseModel):
+    history: list[dict[str, Any]]
+    predictions: list[int] = []
+
+
+_JOBS = TypeAdapter(list[_Job])
 
 
 class CronJobOrgError(Exception):
@@ -70,18 +97,27 @@ class CronJobOrg:
         answer = await self._ask("GET", "/jobs", has="jobs")
         if answer.get("someFailed"):
             raise CronJobOrgError("cron-job.org cannot list all jobs at the moment; try again later")
+        with _as_documented():
+            _JOBS.validate_python(answer["jobs"])
         return list(answer["jobs"])
 
     async def job(self, id: int) -> Mapping[str, Any]:
         """A job with its details."""
-        return dict((await self._ask("GET", f"/jobs/{id}", has="jobDetails"))["jobDetails"])
+        job = (await self._ask("GET", f"/jobs/{id}", has="jobDetails"))["jobDetails"]
+        with _as_documented():
+            _Job.model_validate(job)
+        return dict(job)
 
     async def history(self, id: int) -> Mapping[str, Any]:
         """`history`: the last executions, newest first; `predictions`: the next ones."""
-        return await self._ask("GET", f"/jobs/{id}/history", has="history")
+        answer = await self._ask("GET", f"/jobs/{id}/history", has="history")
+        with _as_documented():
+            _History.model_validate(answer)
+        return answer
 
     async def create(self, fields: Mapping[str, Any]) -> int:
-        return int((await self._ask("PUT", "/jobs", fields, has="jobId"))["jobId"])
+        with _as_documented():
+            return int((await self._ask("PUT", "/jobs", fields, has="jobId"))["jobId"])
 
     async def update(self, id: int, fields: Mapping[str, Any]) -> None:
         await self._ask("PATCH", f"/jobs/{id}", fields)
@@ -156,10 +192,17 @@ def _reason(status: int | None, said: str) -> str:
 
 
 def _parsed(text: str, has: str | None) -> dict[str, Any]:
-    try:
+    with _as_documented():
         answer = json.loads(text or "{}") or {}  # PHP gives an empty object as []
-    except ValueError:
-        answer = None
-    if not isinstance(answer, dict) or (has and has not in answer):
-        raise CronJobOrgError("what answers is not cron-job.org; is CRON_JOB_ORG_API_URL right?")
-    return answer
+        if not isinstance(answer, dict) or (has and has not in answer):
+            raise ValueError(has)
+        return answer
+
+
+@contextmanager
+def _as_documented() -> Iterator[None]:
+    """Raises CronJobOrgError where what is read within has another form (ValidationError is a ValueError)."""
+    try:
+        yield
+    except (ValueError, TypeError, RecursionError):
+        raise CronJobOrgError("what answers is not cron-job.org; is CRON_JOB_ORG_API_URL right?") from None
