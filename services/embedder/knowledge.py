@@ -110,10 +110,10 @@ def read_folder(
     documents: dict[str, RawDocument] = {}
     unchanged: set[str] = set()
     skipped: dict[str, Skipped] = {}
-    files = _files(root, skipped)
+    files, whole = _files(root, skipped), root.resolve()
     for done, (source, path) in enumerate(sorted(files.items()), start=1):
         try:
-            data = _read(path, root)
+            data = _read(path, whole)
             data_hash = hashlib.sha256(data).hexdigest()
             if known.get(source) == data_hash:
                 unchanged.add(source)
@@ -164,13 +164,13 @@ def _source(path: Path, root: Path) -> str:
 
 
 def _read(path: Path, root: Path) -> bytes:
-    """The bytes of a file.
+    """The bytes of a file; `root` is resolved.
 
     Raises:
         Unreadable: it lies outside `root`, is not a regular file, too large, or refused.
     """
     try:
-        if not path.resolve(strict=True).is_relative_to(root.resolve()):
+        if not path.resolve(strict=True).is_relative_to(root):
             raise Unreadable("a link out of the folder")
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever

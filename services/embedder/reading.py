@@ -2,8 +2,8 @@
 
 What is guaranteed: a document takes at most `CPU` seconds of a processor, `WALL` seconds by the clock and
 `MEMORY` bytes, and comes to `MOST` characters, and then it is `Unreadable`; the process that reads it knows
-no secret. What is not: any of this for the first `SMALL` bytes of text, which are read right here, as they
-cannot take long.
+no secret. What is not: any of this for the first `SMALL` bytes of text and for plain text of up to `PLAIN`
+bytes, which are read right here, as they cannot take long.
 
 The process is `python -m services.embedder.reading CPU MEMORY`. For each document it takes a line of JSON,
 {"name": …, "bytes": n}, and n bytes, and answers with a line of JSON: {"title": …, "blocks":
@@ -39,6 +39,10 @@ SMALL = 16 * 1024
 """Bytes of text, in all, that one reader parses in this process: one of its own would cost more."""
 
 
+PLAIN = 64 * 1024
+"""Bytes of one plain text that are parsed in this process, whatever came before: it is gone through once."""
+
+
 class Reader:
     """Parses documents, one after the other, in a process of its own that starts when it is first needed.
     Blocks: call it in a thread. To be closed.
@@ -65,6 +69,8 @@ class Reader:
         Raises:
             Unreadable: as there, or it takes too long or too much memory.
         """
+        if name.lower().endswith(".txt") and len(data) <= PLAIN:
+            return parse(name, data)
         self._left -= len(data)
         if self._left >= 0 and not name.lower().endswith(".pdf"):
             return parse(name, data)

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from services.embedder.parsing import Unreadable, parse
-from services.embedder.reading import SMALL, Reader
+from services.embedder.reading import PLAIN, Reader
 
 QUADRATIC = b"<a:" * 1_000_000
 """HTML whose open elements are looked through for each further one: hours."""
-LONG = b"word " * SMALL
+LONG = b"word " * PLAIN
 """Text that is not read in this process."""
 
 
@@ -60,7 +60,7 @@ def test_a_document_whose_headings_would_fill_the_memory_of_who_asks_is_given_up
 
 def test_what_is_wrong_with_a_document_is_told_in_the_same_words() -> None:
     with Reader() as reader, pytest.raises(Unreadable, match="binary content"):
-        reader.parse("a.txt", b"\0" * (SMALL + 1))
+        reader.parse("a.txt", b"\0" * (PLAIN + 1))
 
 
 def test_a_pdf_is_read_as_in_this_process() -> None:
