@@ -1,1 +1,1 @@
-"""One folder per service; `up.py` composes them in one process. `cli.py` is the command, `commands` do it."""
+"""One folder per service; `up.py` composes them in one process. `cli.py` names the `commands`."""

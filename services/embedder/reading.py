@@ -69,15 +69,19 @@ class Reader:
         Raises:
             Unreadable: as there, or it takes too long or too much memory.
         """
-        if name.lower().endswith(".txt") and len(data) <= PLAIN:
-            return parse(name, data)
-        self._left -= len(data)
-        if self._left >= 0 and not name.lower().endswith(".pdf"):
+        if self._is_quick(name.lower(), len(data)):
             return parse(name, data)
         answer = self._asked(name, data)
         if "unreadable" in answer:
             raise Unreadable(answer["unreadable"])
         return Document(answer["title"], tuple(Block(tuple(path), text) for path, text in answer["blocks"]))
+
+    def _is_quick(self, name: str, size: int) -> bool:
+        """Whether it cannot take long, whoever wrote it."""
+        if name.endswith(".txt") and size <= PLAIN:
+            return True
+        self._left -= size
+        return self._left >= 0 and not name.endswith(".pdf")
 
     def _asked(self, name: str, data: bytes) -> Any:
         process = self._started()

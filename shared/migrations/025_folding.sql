@@ -57,6 +57,5 @@ begin
     return cardinality(due);
 end $$;
 
--- What may have been counted wrongly.
-insert into feedback_loop.vote_dirty (app, at) select distinct app, at from feedback_loop.vote_count
-where at > now() - interval '40 days';
+-- What may have been counted wrongly: whatever was counted, as far back as somebody may look.
+insert into feedback_loop.vote_dirty (app, at) select distinct app, at from feedback_loop.vote_count;
