@@ -94,6 +94,8 @@ async def plan(event: Request, work: UnitOfWork, deps: Deps) -> list[Event]:
     base = await generations.active(connection, event.app)
     changes = await store.compare(connection, event.app, base["id"] if base else None)
     chunks, missing = await generations.unembedded(connection, model, event.app)
+    if not tables.index_later(model, len(missing)):
+        await tables.index_vectors(connection, model.id)
     counts = GenerationCounts(
         **asdict(changes),
         chunks=chunks,
@@ -209,8 +211,9 @@ async def judge(event: GenerationBuilt, work: UnitOfWork, deps: Deps) -> list[Ev
     """Promote the generation if it passes the gate and nothing was promoted meanwhile."""
     async with deps.database.connection() as connection:
         built = await generations.peek(connection, event.generation)
-    if built is None or built["state"] != "built":
-        return []
+        if built is None or built["state"] != "built":
+            return []
+        await tables.index_vectors(connection, built["model"])
     studies = deps.study()
     study = await studies.of(built)
     golden = await studies.golden_change(built, study.learned if study else None)

@@ -142,7 +142,7 @@ ROLES = {
             *("generation.requested", "embedding.requested", "generation.built", "retrain.completed"),
             "loop.failed",
         ),
-        calls=("register_model(text, integer)",),
+        calls=("register_model(text, integer)", "index_vectors(smallint)"),
         vectors="select, insert, delete",
         queues=("embedder",),
     ),

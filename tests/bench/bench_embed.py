@@ -124,15 +124,13 @@ async def stored(runtime: Runtime) -> list[str]:
 
 
 async def forget(runtime: Runtime) -> None:
-    """Begin anew: no document, no generation, no vector."""
+    """Begin anew: no document, no generation, no vector, and no model."""
     async with runtime.kernel.database.connection() as connection:
-        tables = await connection.fetch("select table_name from feedback_loop.model")
-        names = ", ".join(f"feedback_loop.{row['table_name']}" for row in tables)
-        if names:
-            await connection.execute(f"truncate {names}")
+        for row in await connection.fetch("select table_name from feedback_loop.model"):
+            await connection.execute(f"drop table feedback_loop.{row['table_name']} cascade")
         await connection.execute(
-            "truncate feedback_loop.generation, feedback_loop.document, feedback_loop.chunk,"
-            " feedback_loop.folder_file cascade"
+            "truncate feedback_loop.model, feedback_loop.generation, feedback_loop.document,"
+            " feedback_loop.chunk, feedback_loop.folder_file cascade"
         )
 
 

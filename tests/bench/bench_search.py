@@ -139,20 +139,12 @@ async def _copy(connection: Connection, table: str, rows: Sequence[tuple[object,
 
 
 async def _store(connection: Connection, model: tables.Model, hashes: list[str], vectors: Vectors) -> None:
-    """A vector's index is built quicker anew than row by row."""
-    index = await connection.fetchrow(
-        "select indexrelid::regclass::text as name, pg_get_indexdef(indexrelid) as definition"
-        " from pg_index where indrelid = $1::regclass and not indisprimary",
-        model.table,
-    )
-    assert index is not None
-    await connection.execute(f"drop index {index['name']}")
     for start in range(0, len(hashes), 1000):
         await tables.store_vectors(
             connection, model, hashes[start : start + 1000], vectors[start : start + 1000]
         )
     await connection.execute("set local maintenance_work_mem = '1GB'")
-    await connection.execute(index["definition"], timeout=1800)
+    await tables.index_vectors(connection, model.id)
 
 
 # --- the services -----------------------------------------------------------------------------

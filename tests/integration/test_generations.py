@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from services.analyzer.build import build as build_analyzer
+from services.embedder import tables
 from services.embedder.build import build
 from shared.bus.envelope import from_json
 from shared.events import EmbeddingRequested, GenerationBuilt, GenerationRequested, RetrainRequested
@@ -74,6 +75,39 @@ async def test_the_first_build_counts_everything_as_added(start: Start, knowledg
         "chunks": 9, "embedded": 9, "reused": 0, "skipped": [],
     }  # fmt: skip
     assert len(rig.embedder.built) == 9
+
+
+INDEXES = "select count(*) from pg_indexes where tablename = 'vector_1' and indexdef like '%hnsw%'"
+
+
+@pytest.mark.parametrize("few", [True, False])
+async def test_vectors_have_an_index_after_their_first_build_and_many_from_the_beginning(
+    start: Start, knowledge: Path, monkeypatch: pytest.MonkeyPatch, few: bool
+) -> None:
+    rig, meanwhile = await start_rig(start, knowledge_dir=knowledge), list[int]()
+    if not few:
+        monkeypatch.setattr(tables, "_LATER", 8 * 64)
+
+    async def look(texts: Sequence[str]) -> None:
+        meanwhile.append(await rig.value(INDEXES))
+
+    rig.embedder.before = look
+    assert (await rig.build()).outcome == "promoted"
+    assert meanwhile[0] == (0 if few else 1)
+    assert await rig.value(INDEXES) == 1
+
+
+async def test_an_index_that_two_builds_make_at_once_is_made_once(start: Start, knowledge: Path) -> None:
+    rig = await start_rig(start, knowledge_dir=knowledge)
+    await rig.build()
+    await rig.value("drop index feedback_loop.vector_1_embedding_idx")
+
+    async def make() -> None:
+        async with rig.database.connection() as connection:
+            await tables.index_vectors(connection, 1)
+
+    await asyncio.gather(*(make() for _ in range(4)))
+    assert await rig.value(INDEXES) == 1
 
 
 async def test_later_builds_count_what_differs(start: Start, knowledge: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 from services.commands.doctor import mend
 from services.commands.rights import RightsError, make_database_roles
 from services.dashboard.build import build as dashboard
-from services.embedder.tables import register_model
+from services.embedder.tables import index_vectors, register_model
 from services.embedder.warming import SEARCHED_LATELY
 from shared.bus.envelope import Envelope, Message, to_json
 from shared.bus.port import BusError, Delivery, Topology
@@ -104,7 +104,7 @@ async def test_an_event_that_says_another_type_or_id_inside_is_refused(as_: As, 
         "insert into feedback_loop.outbox (event_id, type, producer, correlation, envelope)"
         " values ($1, 'loop.paused', 'dashboard', $1, $2)",
         envelope.id,
-        json.dumps({**to_json(envelope), **other}),
+        json.dumps({**json.loads(to_json(envelope)), **other}),
     )
     if not lie:
         await written
@@ -169,6 +169,7 @@ async def test_the_embedder_gets_a_table_for_a_new_model(as_: As, database: Data
         await embedder.execute(
             f"insert into {model.table} select 'h', array_fill(1, array[{dimensions}])::real[]::{model.type}"
         )
+        await index_vectors(embedder, model.id)
     async with database.connection() as owner:
         assert await owner.fetchval("select count(*) from feedback_loop.active_chunk") == 0
 
