@@ -55,7 +55,9 @@ Rates = dict[str, list[tuple[float, float]]]
 @contextmanager
 def spawned(program: Program, way: hops.Way) -> Iterator[Served]:
     """The program in a process of its own, on the first core."""
-    process = multiprocessing.get_context("spawn").Process(target=_run, args=(program, way), daemon=True)
+    process = multiprocessing.get_context("spawn").Process(
+        target=_run, args=(program, way, CORES[:1]), daemon=True
+    )
     process.start()
     try:
         assert process.pid is not None
@@ -65,8 +67,8 @@ def spawned(program: Program, way: hops.Way) -> Iterator[Served]:
         process.join(30)
 
 
-def _run(program: Program, way: hops.Way) -> None:
-    os.sched_setaffinity(0, CORES[:1])
+def _run(program: Program, way: hops.Way, cores: list[int]) -> None:
+    os.sched_setaffinity(0, cores)
 
     async def forever() -> None:
         await program(way)

@@ -7,6 +7,7 @@ load share the second. PostgreSQL is the embedded one as it comes: what is commi
 from __future__ import annotations
 
 import asyncio
+import gc
 import http.client
 import multiprocessing
 import os
@@ -27,6 +28,7 @@ from tests.support.processes import free_port
 __all__ = ["Served", "loading", "postgres", "product", "serving"]
 
 CORES = sorted(os.sched_getaffinity(0))
+"""What this process may use when it starts; in a process started from `postgres()`, one is left of them."""
 _SPAWN = multiprocessing.get_context("spawn")
 
 Serve = Callable[[str, int], Awaitable[object]]
@@ -61,7 +63,7 @@ def postgres() -> Iterator[str]:
 def serving(serve: Serve, dsn: str) -> Iterator[Served]:
     """A server in a process of its own. `serve` must be importable."""
     port = free_port()
-    process = _SPAWN.Process(target=_run, args=(serve, dsn, port), daemon=True)
+    process = _SPAWN.Process(target=_run, args=(serve, dsn, port, CORES[:1]), daemon=True)
     process.start()
     try:
         assert process.pid is not None
@@ -83,11 +85,12 @@ async def product(dsn: str, port: int, *builders: Builder) -> None:
     """These services, as they are without further settings."""
     settings = Settings(_env_file=None, database_url=dsn, port=port, host="127.0.0.1")
     async with running(Runtime(settings, builders)):
+        gc.freeze()  # as `shared.process` does
         await asyncio.Event().wait()
 
 
-def _run(serve: Serve, dsn: str, port: int) -> None:
-    os.sched_setaffinity(0, CORES[:1])
+def _run(serve: Serve, dsn: str, port: int, cores: list[int]) -> None:
+    os.sched_setaffinity(0, cores)
 
     async def forever() -> None:
         await serve(dsn, port)
