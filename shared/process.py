@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import sys
@@ -51,6 +52,7 @@ async def serve(runtime: Runtime) -> None:
         await asyncio.wait({ready, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if ready.done() and ready.exception() is not None:
             raise ready.exception()  # type: ignore[misc]
+        gc.freeze()  # what is there by now stays, and need not be looked at again and again
         await stopping
         log.info("stopping: finishing what is in hand")
     finally:

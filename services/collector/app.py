@@ -20,6 +20,11 @@ from shared.web.access import voter_of
 
 __all__ = ["Collector"]
 
+# As they go out: nine of ten answers are one of these.
+RECORDED = b'{"status": "ok", "message": "Feedback recorded."}'
+RETRACTED = b'{"status": "ok", "message": "Feedback retracted."}'
+NOTHING_THERE = b'{"status": "ok", "message": "There was no feedback to retract."}'
+
 NDJSON = {"application/x-ndjson", "application/ndjson", "application/jsonl"}
 
 
@@ -36,7 +41,7 @@ class Collector:
             retracted = await self._intake.take(change)
         except (FromTheFuture, NoVote) as error:
             raise _refusal(error) from None
-        return _retracted(retracted) if isinstance(change, Retraction) else _said("Feedback recorded.")
+        return _retracted(retracted) if isinstance(change, Retraction) else _said(RECORDED)
 
     async def delete_feedback(self, request: web.Request) -> web.Response:
         """`DELETE /feedback`: retract; the key as JSON or in the query."""
@@ -114,9 +119,9 @@ def _items(body: Any) -> list[Any]:
     return items
 
 
-def _said(message: str) -> web.Response:
-    return web.json_response({"status": "ok", "message": message})
+def _said(message: bytes) -> web.Response:
+    return web.Response(body=message, content_type="application/json", charset="utf-8")
 
 
 def _retracted(any: bool) -> web.Response:
-    return _said("Feedback retracted." if any else "There was no feedback to retract.")
+    return _said(RETRACTED if any else NOTHING_THERE)

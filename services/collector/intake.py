@@ -48,7 +48,8 @@ class NoVote(Exception):
 class Intake:
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
-        self._singles = Gathering(self._write_singles, lambda item: item.key)
+        # No more at once: while these are written there are others to read and to answer.
+        self._singles = Gathering(self._write_singles, lambda item: item.key, most=32)
 
     async def take(self, item: Vote | Retraction) -> bool:
         """Write one vote, addition or retraction. Returns whether a vote was retracted.

@@ -247,5 +247,5 @@ def _columns(votes: Iterable[Vote]) -> list[tuple[Any, ...]]:
     return list(zip(*rows, strict=True))
 
 
-def _json(value: dict[str, Any]) -> str:
+def _json(value: Mapping[str, Any]) -> str:
     return json.dumps(value, ensure_ascii=False) if value else "{}"

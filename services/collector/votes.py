@@ -8,9 +8,10 @@ tables, which are read in SQL; a test holds the two together.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 __all__ = ["REASONS", "VOTES", "Changes", "Key", "Retraction", "Vote", "fold", "reason_code_of", "vote_of"]
@@ -69,9 +70,11 @@ class Key(NamedTuple):
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Vote:
-    """A vote, or what is added to one.
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+class Vote(NamedTuple):
+    """A vote, or what is added to one: a tuple, for thousands are made in a second.
 
     Attributes:
         value: 1 = 👍, 0 = 👎; None: the vote that is there stays.
@@ -83,10 +86,10 @@ class Vote:
     value: int | None
     reason_code: str | None = None
     comment: str | None = None
-    citations: dict[str, int | None] = field(default_factory=dict)
+    citations: Mapping[str, int | None] = _NOTHING
     generation: int | None = None
     source: str | None = None
-    metadata: dict[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = _NOTHING
     created_at: datetime | None = None
 
 
@@ -145,27 +148,29 @@ def fold(items: Sequence[Vote | Retraction]) -> Changes:
         elif key in changes.votes:
             changes.votes[key] = _after(changes.votes[key], item)
         elif item.value is None:
-            _, earlier = changes.additions.get(key, (position, item))
+            _, earlier = changes.additions.get(key, (position, None))
             changes.additions[key] = position, _after(earlier, item)
         else:
-            _, earlier = changes.additions.pop(key, (position, item))
+            _, earlier = changes.additions.pop(key, (position, None))
             changes.votes[key] = _after(earlier, item)
     return changes
 
 
-def _after(old: Vote, new: Vote) -> Vote:
+def _after(old: Vote | None, new: Vote) -> Vote:
     """`new` on top of `old`, by the rules of the ledger's upsert: a changed vote drops the reason of the
     old one, everything else stays until it is replaced."""
+    if old is None:
+        return new
     changed = None not in (old.value, new.value) and old.value != new.value
     return Vote(
         key=new.key,
         value=old.value if new.value is None else new.value,
         reason_code=new.reason_code if changed else new.reason_code or old.reason_code,
         comment=new.comment if changed else new.comment or old.comment,
-        citations=old.citations | new.citations,
+        citations={**old.citations, **new.citations},
         generation=old.generation if new.generation is None else new.generation,
         source=new.source or old.source,
-        metadata=old.metadata | new.metadata,
+        metadata={**old.metadata, **new.metadata},
         created_at=new.created_at if changed else new.created_at or old.created_at,
     )
 

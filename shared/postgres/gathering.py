@@ -15,8 +15,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, MutableSequence, Sequence
 from contextvars import Context
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from shared.postgres.database import DatabaseUnavailable, is_unavailable
 
@@ -27,8 +26,7 @@ Item = TypeVar("Item")
 Done = TypeVar("Done")
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry(Generic[Item, Done]):
+class _Entry(NamedTuple, Generic[Item, Done]):
     item: Item
     done: asyncio.Future[Done]
 

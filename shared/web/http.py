@@ -121,29 +121,36 @@ async def read_body(request: web.Request) -> bytes:
             unpacked (400).
     """
     limit = request.get(BODY_LIMIT, SMALL_BODY)
-    if request.content.is_eof():  # it came with the header, as a small one mostly does
-        return await _read(request, limit)
     seconds = BODY_TIME + limit / SLOWEST
     try:
-        async with asyncio.timeout(seconds):
-            return await _read(request, limit)
+        if request.content.is_eof():  # it came with the header, as a small one mostly does
+            body = request.content.read_nowait(limit + 1)
+        else:
+            async with asyncio.timeout(seconds):
+                body = await _read(request, limit)
     except TimeoutError:
         raise BadBody("body", f"has not arrived within {seconds:g} s", status=408) from None
+    except web.RequestPayloadError:
+        raise BadBody("body", "is not what content-encoding or transfer-encoding say") from None
+    if len(body) > limit:
+        raise _too_large(limit)
+    return body
 
 
 async def _read(request: web.Request, limit: int) -> bytes:
-    too_large = BadBody("body", f"larger than {limit} bytes", status=413)
+    """The body as it comes; of one that is larger than it says, so much that this can be seen."""
     if (request.content_length or 0) > limit:
-        raise too_large
+        raise _too_large(limit)
     body = bytearray()
-    try:
-        async for part in request.content.iter_any():
-            body += part
-            if len(body) > limit:
-                raise too_large
-    except web.RequestPayloadError:
-        raise BadBody("body", "is not what content-encoding or transfer-encoding say") from None
+    async for part in request.content.iter_any():
+        body += part
+        if len(body) > limit:
+            break
     return bytes(body)
+
+
+def _too_large(limit: int) -> BadBody:
+    return BadBody("body", f"larger than {limit} bytes", status=413)
 
 
 async def read_json(request: web.Request) -> Any:
