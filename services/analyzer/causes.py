@@ -70,14 +70,12 @@ class Filed(NamedTuple):
 
     Attributes:
         said: digest of its comment; None where it says nothing.
-        group: the group that it is in.
-        by_code: that is its reason code's.
+        group: the group that it is in, which may be its reason code's.
     """
 
     cause: str
     said: str | None
     group: str | None
-    by_code: bool
 
 
 class Dislike(NamedTuple):
@@ -143,10 +141,10 @@ class Causes:
 
 def sort(dislike: Dislike) -> Cause:
     """The cause of a dislike: the first whose rule (see the module) finds what it needs."""
-    own_likes = {chunk for chunk, vote in dislike.citations.items() if vote == 1}
     if dislike.reason == "outdated":
         return "stale_document"
-    if dislike.shown & (own_likes | dislike.liked):
+    own_likes = [chunk for chunk, vote in dislike.citations.items() if vote == 1] if dislike.citations else ()
+    if not (dislike.shown.isdisjoint(own_likes) and dislike.shown.isdisjoint(dislike.liked)):
         return "answer_fault"
     if dislike.shown and dislike.liked:
         return "retrieval_miss"

@@ -8,7 +8,7 @@ time has found. What is not: that a cause is for good. The next evaluation may k
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -90,8 +90,7 @@ async def enter(
     Returns:
         The groups of the dislikes cast after `start`, as the report has them.
     """
-    entries = await _entries(connection, dislikes, heard)
-    entries, codes = await _with_codes(connection, app, entries)
+    entries, codes = _place(app, dislikes, heard, await _there(connection, app, dislikes, heard))
     labels = await _labels(connection, app, entries, heard.labels, codes)
     causes = [sort(one.dislike) for one in entries]
     new = [(one, cause) for one, cause in zip(entries, causes, strict=True) if one.is_new(cause, late)]
@@ -115,42 +114,43 @@ async def enter(
     return report(complaints, labels)
 
 
-async def _entries(connection: Connection, dislikes: Sequence[Dislike], heard: Heard) -> list[_Entry]:
-    """Each dislike with the group that its comment is in."""
-    # A group that was found may have lost its last vote meanwhile.
-    there = await _there(connection, {one.group for one in heard.groups.values()}) | heard.labels.keys()
+def _place(
+    app: str, dislikes: Sequence[Dislike], heard: Heard, there: Mapping[str, bool]
+) -> tuple[list[_Entry], dict[str, str]]:
+    """Each dislike with the group that its comment is in, else with its reason code's: one that is there, or
+    that has enough now.
+
+    Args:
+        there: the groups that there are of those that are of interest, and whether each is a reason code's.
+
+    Returns:
+        The entries, and the codes of the groups by code, by their ids.
+    """
     entries = []
-    for one in dislikes:
+    left: dict[str | None, list[int]] = defaultdict(list)
+    for place, one in enumerate(dislikes):
         filed, found = one.filed, heard.groups.get(one.vote)
         text = clean(one.comment)
         said = digest(text) if text else None
-        group = filed.group if filed is not None and not filed.by_code and filed.said == said else None
-        if group is None and found is not None and found.said == said and found.group in there:
+        group = None
+        if filed is not None and filed.said == said and not there.get(filed.group or "", True):
+            group = filed.group
+        # A group that was found may have lost its last vote meanwhile.
+        elif (
+            found is not None and found.said == said and (found.group in there or found.group in heard.labels)
+        ):
             group = found.group
+        if group is None:
+            left[one.reason].append(place)
         entries.append(_Entry(one, text, said, group))
-    return entries
-
-
-async def _with_codes(
-    connection: Connection, app: str, entries: Sequence[_Entry]
-) -> tuple[list[_Entry], dict[str, str]]:
-    """Put what has no group into its reason code's: one that is there, or that has enough now.
-
-    Returns:
-        The entries, and the codes of these groups by their ids.
-    """
-    users: dict[str, list[str]] = defaultdict(list)
-    codes: dict[str, str] = {}
-    for one in entries:
-        if one.group is None and (id := code_group(app, one.dislike.reason)):
-            users[id].append(one.dislike.user)
-            codes[id] = one.dislike.reason or ""
-    there = await _there(connection, users.keys()) | {id for id, ones in users.items() if enough(ones)}
-    placed = []
-    for one in entries:
-        id = code_group(app, one.dislike.reason) if one.group is None else None
-        placed.append(_Entry(one.dislike, one.text, one.said, id) if id in there else one)
-    return placed, {id: codes[id] for id in there}
+    codes = {}
+    for reason, places in left.items():
+        id = code_group(app, reason)
+        if id is not None and (id in there or enough([dislikes[place].user for place in places])):
+            codes[id] = reason or ""
+            for place in places:
+                entries[place] = entries[place]._replace(group=id)
+    return entries, codes
 
 
 async def _labels(
@@ -173,13 +173,19 @@ async def _labels(
     return {row["id"]: row["label"] for row in rows}
 
 
-async def _there(connection: Connection, groups: Iterable[str]) -> set[str]:
-    if not (asked := list(groups)):
-        return set()
+async def _there(
+    connection: Connection, app: str, dislikes: Sequence[Dislike], heard: Heard
+) -> dict[str, bool]:
+    """Of the groups that these may be in, those that there are, and whether each is a reason code's."""
+    asked = {one.group for one in heard.groups.values()}
+    asked |= {one.filed.group for one in dislikes if one.filed and one.filed.group}
+    asked |= {id for reason in {one.reason for one in dislikes} if (id := code_group(app, reason))}
     rows = await connection.fetch(
-        "select id from feedback_loop.complaint_group where id = any($1::text[])", asked
+        "select id, reason_code is not null as by_code from feedback_loop.complaint_group"
+        " where id = any($1::text[])",
+        list(asked),
     )
-    return {row["id"] for row in rows}
+    return {row["id"]: row["by_code"] for row in rows}
 
 
 async def _keep_vectors(connection: Connection, app: str, heard: Heard, late: bool) -> None:
