@@ -184,11 +184,12 @@ def decode(message: Message) -> Envelope:
     )
 
 
-def to_json(envelope: Envelope) -> dict[str, Any]:
-    """The structured form (as the outbox stores it)."""
+def to_json(envelope: Envelope) -> str:
+    """The structured form as text (as the outbox stores it)."""
     message = encode(envelope)
     attributes = {name.removeprefix("ce-"): value for name, value in message.headers.items()}
-    return {**attributes, "datacontenttype": "application/json", "data": json.loads(message.body)}
+    head = json.dumps({**attributes, "datacontenttype": "application/json"}, ensure_ascii=False)
+    return f'{head[:-1]}, "data": {message.body.decode()}}}'
 
 
 def from_json(stored: Mapping[str, Any]) -> Envelope:
@@ -222,7 +223,7 @@ def _structured(body: bytes) -> tuple[dict[str, str], Any]:
 def _json(body: bytes) -> Any:
     try:
         value = json.loads(body or b"{}", parse_constant=_refuse_constant)
-        nul = _has_nul(value)
+        nul = (b"\\u0000" in body or b"\0" in body) and _has_nul(value)  # a zero: in UTF-16 or UTF-32
     except (ValueError, RecursionError) as error:
         raise InvalidMessage(f"the body is not JSON: {error}") from None
     if nul:

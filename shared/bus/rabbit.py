@@ -12,6 +12,7 @@ import logging
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from itertools import count
 
 import aio_pika
 import aiormq
@@ -43,6 +44,7 @@ _ATTRIBUTES = (
     *("ce-specversion", "ce-id", "ce-type", "ce-source", "ce-time", "ce-correlationid", "ce-causationid"),
     *("traceparent", RELAYED),
 )
+_PROCESS, _ATTEMPT = uuid.uuid4().hex, count(1)
 _BROKER_HEADERS = ("x-death", "x-first-death", "x-last-death", "x-delivery", "x-acquired")
 
 
@@ -247,7 +249,7 @@ class RabbitBus:
 async def _publish(exchange: AbstractExchange, message: Message, routing_key: str) -> None:
     """Publish with a confirm.
 
-    The AMQP `message_id` is random per attempt: two publishes in flight with one id on one channel
+    The AMQP `message_id` is another one at each attempt: two publishes in flight with one id on one channel
     could swap their confirms. The event's own id is a header.
     """
     async with _bounded("publish"):
@@ -257,7 +259,7 @@ async def _publish(exchange: AbstractExchange, message: Message, routing_key: st
                 headers={name: value for name, value in message.headers.items() if name != "content-type"},
                 content_type=message.headers.get("content-type", "application/json"),
                 delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
-                message_id=uuid.uuid4().hex,
+                message_id=f"{_PROCESS}-{next(_ATTEMPT)}",
             ),
             routing_key=routing_key,
             mandatory=True,

@@ -19,7 +19,7 @@ from asyncpg import Record
 from shared.bus.envelope import Envelope, InvalidMessage, from_json, to_json
 from shared.bus.port import RELAYED, Bus, BusError, Unroutable, with_headers
 from shared.delivery.sight import Sight
-from shared.postgres.database import Connection, Database, dump_json, is_unavailable
+from shared.postgres.database import Connection, Database, is_unavailable, without_nul
 from shared.telemetry.metrics import Metrics
 
 __all__ = ["INSERT", "Outbox", "columns"]
@@ -142,13 +142,13 @@ class Outbox:
         if not envelopes:
             return
         self.watch()
+        if len(envelopes) == 1:  # mostly; a task for it would cost as much as its publishing
+            await self._send(envelopes[0])
+            return
         # All at once: one that is unroutable must not hold up the others.
         results = await asyncio.gather(
             *(self._send(envelope) for envelope in envelopes), return_exceptions=True
         )
-        taken = [envelope.id for envelope, result in zip(envelopes, results, strict=True) if result is None]
-        self._published.update(taken)
-        self._to_note += taken
         for result in results:
             if result is not None:
                 raise result
@@ -156,6 +156,8 @@ class Outbox:
     async def _send(self, envelope: Envelope) -> None:
         with self._sight.publishing(envelope, self._bus) as message:
             await self._bus.publish(message)
+        self._published.add(envelope.id)
+        self._to_note.append(envelope.id)
         self._sight.metrics.published.add(envelope.type)
 
     async def _note_later(self) -> None:
@@ -286,7 +288,7 @@ def columns(envelopes: Iterable[Envelope]) -> list[list[str | None]]:
             envelope.source.rpartition("/")[2],
             str(envelope.cause) if envelope.cause else None,
             str(envelope.correlation),
-            dump_json(to_json(envelope)),
+            without_nul(to_json(envelope)),
         )
         for envelope in envelopes
     ]

@@ -65,9 +65,9 @@ def read(message: Message) -> Envelope | None:
         envelope = decode(message)
     except InvalidMessage:
         return None
-    json.dumps(to_json(envelope), ensure_ascii=False).encode()
+    stored = json.loads(to_json(envelope).encode())
     if not envelope.anonymous:
-        assert decode(encode(envelope)) == decode(encode(from_json(to_json(envelope))))
+        assert decode(encode(envelope)) == decode(encode(from_json(stored)))
     return envelope
 
 
