@@ -113,6 +113,7 @@ class Heard:
         vectors: vote → digest and vector of its comment, where that is not stored yet.
         core: votes whose vectors are to be kept.
         looked_at: votes whose vectors are still of use.
+        joined: votes that are in a group now, and were in none.
         model: that the vectors are of.
     """
 
@@ -121,6 +122,7 @@ class Heard:
     vectors: Mapping[int, tuple[str, bytes]] = field(default_factory=dict)
     core: frozenset[int] = frozenset()
     looked_at: frozenset[int] = frozenset()
+    joined: frozenset[int] = frozenset()
     model: str = ""
 
 
@@ -251,6 +253,7 @@ def _group(
         vectors={vote: (by_vote[vote].said, vector) for vote, vector in writing.items()},
         core=core,
         looked_at=frozenset(by_vote),
+        joined=frozenset(vote for vote in groups if by_vote[vote].group is None),
         model=model,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from types import MappingProxyType
 
@@ -14,8 +14,8 @@ from shared.postgres.database import Connection
 __all__ = ["MOST_DISLIKES", "dislikes"]
 
 MOST_DISLIKES = 1_000
-"""Dislikes that are sorted: the newest. A share of so many is known to 3 points (95 %), and the report waits
-for each of them."""
+"""Dislikes that are sorted: the newest, beside those that have just joined a group. A share of so many is
+known to 3 points (95 %), and the report waits for each of them."""
 
 MOST_LIKES = 20_000
 """Likes of citations, of any age, that may tell what would have been right: the newest."""
@@ -38,11 +38,15 @@ _NOBODYS: frozenset[str] = frozenset()
 _DISLIKES = """
 with dislike as materialized (
   select d.* from (
-    select id, left(comment, $8) as comment from feedback_loop.vote
-    where app = $1 and name = 'user_feedback' and value = 0 and created_at > $2 and created_at <= $3
-    order by created_at desc, id desc limit $4) newest
+    (select id, left(comment, $8) as comment from feedback_loop.vote
+     where app = $1 and name = 'user_feedback' and value = 0 and created_at > $2 and created_at <= $3
+     order by created_at desc, id desc limit $4)
+    union all
+    select id, left(comment, $8) from feedback_loop.vote
+    where id = any($9::bigint[]) and app = $1 and name = 'user_feedback' and value = 0
+      and created_at > $2 and created_at <= $3) these
   cross join lateral (
-    select d.*, newest.comment from feedback_loop.dislike d where d.id = newest.id limit 1) d
+    select d.*, these.comment from feedback_loop.dislike d where d.id = these.id limit 1) d
 ), newest as (
   select asked, user_id, chunk from feedback_loop.liked_citation where app = $1 and voted <= $3
   order by voted desc limit $5
@@ -67,12 +71,17 @@ left join lateral (
 """
 
 
-async def dislikes(connection: Connection, app: str, start: datetime, end: datetime) -> list[Dislike]:
-    """The newest dislikes cast in `(start, end]`, in no order."""
+async def dislikes(
+    connection: Connection, app: str, start: datetime, end: datetime, also: Collection[int] = ()
+) -> list[Dislike]:
+    """The newest dislikes cast in `(start, end]`, in no order, and `also` these, however many are newer."""
     rows = await connection.fetch(
-        _DISLIKES, app, start, end, MOST_DISLIKES, MOST_LIKES, MOST_LIKED, LONGEST, LONGEST_COMMENT
+        _DISLIKES,
+        *(app, start, end, MOST_DISLIKES, MOST_LIKES, MOST_LIKED, LONGEST, LONGEST_COMMENT),
+        list(also),
     )
-    return [_dislike(row) for row in rows]
+    found = [_dislike(row) for row in rows]
+    return list({one.vote: one for one in found}.values()) if also else found
 
 
 def _dislike(row: Record) -> Dislike:

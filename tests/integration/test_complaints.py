@@ -11,6 +11,7 @@ from zlib import crc32
 import numpy as np
 import pytest
 
+from services.analyzer import dislikes
 from services.analyzer.build import build
 from shared.embedding.vectors import Vectors, unit
 from shared.events import ComplaintGroup
@@ -131,6 +132,20 @@ async def test_a_conversation_tells_one_unknown_user_from_another(shop: Shop) ->
         await shop.says("", comment)
     [group] = await shop.groups()
     assert group.users == 3
+
+
+async def test_what_is_said_seldom_makes_a_group_though_many_dislikes_are_newer(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dislikes, "MOST_DISLIKES", 3)
+    seldom = [await shop.says(f"user {n}", text, NINE - n * DAY) for n, text in enumerate(SLOW, 1)]
+    for n in range(5):
+        await shop.says(f"other {n}", None)
+    await shop.groups()
+    groups = {await shop.group_of(vote) for vote in seldom}
+    assert len(groups) == 1 and groups != {None}
+    # They stay in it, and count no longer among those that have just joined.
+    assert sum((await shop.loop.evaluate(NINE + HOUR)).causes.values()) == 3
 
 
 # --- from day to day ------------------------------------------------------------------------
