@@ -95,31 +95,34 @@ class _Connection(asyncio.Protocol):
         self._inner = inner
         self._transport: asyncio.Transport | None = None
         self._alarm: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+        self._since: float | None = None  # when the header began that is being waited for
         self._handling = False
 
     def begin(self) -> None:
         """A header has been read: what comes now belongs to the request."""
-        self._handling = True
-        self._disarm()
+        self._handling, self._since = True, None
 
     def end(self) -> None:
         self._handling = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._arm()
+        self._since = self._loop.time()
+        self._look()
         self._inner.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
-        if not self._handling and self._alarm is None:
-            self._arm()
+        if self._since is None and not self._handling:
+            self._since = self._loop.time()
         self._inner.data_received(data)
 
     def eof_received(self) -> bool | None:
         return self._inner.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._disarm()
+        if self._alarm is not None:
+            self._alarm.cancel()
         self._inner.connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -128,14 +131,15 @@ class _Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._inner.resume_writing()
 
-    def _arm(self) -> None:
+    def _look(self) -> None:
+        """Cut a connection whose header takes too long, else look again. A timer for each request would cost
+        more than one for each connection."""
         assert self._transport is not None
-        self._alarm = asyncio.get_running_loop().call_later(HEADER_TIME, self._transport.abort)
-
-    def _disarm(self) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
+        due = (self._loop.time() if self._since is None else self._since) + HEADER_TIME
+        if due <= self._loop.time():
+            self._transport.abort()
+        else:
+            self._alarm = self._loop.call_at(due, self._look)
 
 
 class _Listener(web.BaseSite):

@@ -22,6 +22,7 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,7 +110,8 @@ def stored_vectors(texts: Sequence[str]) -> Vectors:
         file.parent.mkdir(exist_ok=True)
         print(f"embedding {len(texts):,} texts …", flush=True)
         part = file.with_suffix(f".{os.getpid()}.npy")
-        np.save(part, asyncio.run(embedded(texts)))
+        with ThreadPoolExecutor(1) as pool:  # callers may be in an event loop
+            np.save(part, pool.submit(asyncio.run, embedded(texts)).result())
         part.replace(file)
     vectors: Vectors = np.load(file)
     return vectors

@@ -82,8 +82,8 @@ def loading() -> Iterator[ProcessPoolExecutor]:
 
 
 async def product(dsn: str, port: int, *builders: Builder) -> None:
-    """These services, as they are without further settings."""
-    settings = Settings(_env_file=None, database_url=dsn, port=port, host="127.0.0.1")
+    """These services, as they are, but for how much one caller may send: all the load is of one."""
+    settings = Settings(_env_file=None, database_url=dsn, port=port, host="127.0.0.1", rate_limit=1_000_000)
     async with running(Runtime(settings, builders)):
         gc.freeze()  # as `shared.process` does
         await asyncio.Event().wait()
