@@ -79,7 +79,7 @@ class Filed(NamedTuple):
 
 
 class Dislike(NamedTuple):
-    """One 👎 and what is known of its answer: a tuple, for two thousand are made at once.
+    """One 👎 and what is known of its answer: a tuple, for a thousand are made at once.
 
     Attributes:
         reason: a code of the ledger.
