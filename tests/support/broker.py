@@ -25,6 +25,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import SystemRandom
 from types import FrameType
 
 IMAGE = "rabbitmq:4-management"
@@ -244,12 +245,15 @@ def has_plugin(server: Path, name: str) -> bool:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that are free now; all are held at once, so that no two are the same."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
+    """Ports that are free now, no two the same, of those that no system gives to outgoing connections: one
+    of these could be taken by such a connection before it is bound."""
+    chance, ports = SystemRandom(), set[int]()  # what tests seed would be the same in all processes
+    while len(ports) < count:
+        port = chance.randrange(15_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            ports.add(port)
+    return list(ports)
 
 
 def speaks_amqp(port: int) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -13,6 +12,7 @@ from typing import Self
 
 import aiohttp
 
+from tests.support.broker import free_ports
 from tests.support.events import wait_until
 
 __all__ = ["Process", "free_port"]
@@ -21,9 +21,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that is free now."""
+    return free_ports(1)[0]
 
 
 class Process:

@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 from random import Random
 from urllib.parse import parse_qs, urlsplit, urlunsplit
 
+from tests.support.processes import free_port
+
 __all__ = ["LOOP", "CommitCutter", "Proxy", "cutting_commits", "in_front_of"]
 
 
@@ -24,7 +26,7 @@ class Proxy:
         self._url = urlsplit(url)
         self._default_port = default_port
         self._server: asyncio.Server | None = None
-        self._port = 0
+        self._port = free_port()  # another one than its own clients may get while it is cut
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -40,7 +42,6 @@ class Proxy:
         self._flowing.set()
         if self._server is None:
             self._server = await asyncio.start_server(self._accept, "127.0.0.1", self._port)
-            self._port = self._server.sockets[0].getsockname()[1]
 
     async def cut(self) -> None:
         server, self._server = self._server, None

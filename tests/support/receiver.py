@@ -19,6 +19,8 @@ from typing import Any, Literal, Self
 from aiohttp import web
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from tests.support.processes import free_port
+
 __all__ = ["SECRET", "Fault", "Receiver"]
 
 SECRET = "whsec_" + b64encode(b"a key of thirty-two bytes, 5ecret").decode()
@@ -60,7 +62,7 @@ class Receiver:
         self._always: Fault | None = None
         self._closing = asyncio.Event()
         self._runner: web.AppRunner | None = None
-        self._port = 0
+        self._port = free_port()
 
     @property
     def url(self) -> str:
@@ -93,7 +95,6 @@ class Receiver:
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self._port).start()
-        self._port = int(self._runner.addresses[0][1])
         return self
 
     async def __aexit__(

@@ -19,6 +19,7 @@ from typing import Any, Literal, Self
 
 from aiohttp import web
 
+from tests.support.processes import free_port
 from tests.support.slack_blocks import problems
 
 __all__ = ["FakeSlack", "Fault", "Picture", "Stored"]
@@ -101,7 +102,7 @@ class FakeSlack:
         self._faults: deque[Fault] = deque()
         self._always: Fault | None = None
         self._runner: web.AppRunner | None = None
-        self._port = 0
+        self._port = free_port()
         self._closing = asyncio.Event()
 
     # --- the test's side ----------------------------------------------------------------
@@ -169,7 +170,6 @@ class FakeSlack:
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self._port, reuse_address=True).start()
-        self._port = int(self._runner.addresses[0][1])
 
     async def __aenter__(self) -> Self:
         await self.come_back()
