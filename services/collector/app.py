@@ -25,6 +25,8 @@ RECORDED = b'{"status": "ok", "message": "Feedback recorded."}'
 RETRACTED = b'{"status": "ok", "message": "Feedback retracted."}'
 NOTHING_THERE = b'{"status": "ok", "message": "There was no feedback to retract."}'
 
+JSON = {"Content-Type": "application/json; charset=utf-8"}
+
 NDJSON = {"application/x-ndjson", "application/ndjson", "application/jsonl"}
 
 
@@ -120,7 +122,7 @@ def _items(body: Any) -> list[Any]:
 
 
 def _said(message: bytes) -> web.Response:
-    return web.Response(body=message, content_type="application/json", charset="utf-8")
+    return web.Response(body=message, headers=JSON)
 
 
 def _retracted(any: bool) -> web.Response:

@@ -8,6 +8,7 @@ all.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import TypeVar
@@ -58,7 +59,8 @@ class Intake:
             FromTheFuture, NoVote: it cannot be written.
             NotReady: the process still connects.
         """
-        await self._connected()
+        if not self._kernel.ready.is_set():
+            await self._connected()
         retracted = await self._singles.add(item)
         self._kernel.metrics.votes.add(_kind(item))
         self._kernel.mirror.soon()
@@ -78,8 +80,8 @@ class Intake:
 
         await self._connected()
         await self._in_transaction(write)
-        for item in items:
-            self._kernel.metrics.votes.add(_kind(item))
+        for kind, number in Counter(map(_kind, items)).items():
+            self._kernel.metrics.votes.add(kind, by=number)
         self._kernel.mirror.soon()
 
     async def record(self, answers: Sequence[Conversation]) -> None:
@@ -136,11 +138,12 @@ class Intake:
         raise AssertionError  # the last attempt returns or raises
 
 
+_KINDS = {1: "like", 0: "dislike", None: "addition"}
+
+
 def _kind(item: Vote | Retraction) -> str:
     """As the metrics name it."""
-    if isinstance(item, Retraction):
-        return "retracted"
-    return {1: "like", 0: "dislike", None: "addition"}[item.value]
+    return "retracted" if isinstance(item, Retraction) else _KINDS[item.value]
 
 
 async def _none_late(connection: Connection, times: Sequence[datetime | None]) -> None:

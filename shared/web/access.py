@@ -45,7 +45,7 @@ VARIABLES: dict[Scope, str] = {
     "read": "READ_TOKEN",
     "admin": "ADMIN_TOKEN",
 }
-VOTER = web.RequestKey("voter", VoteToken)
+VOTER: web.RequestKey[VoteToken | None] = web.RequestKey("voter")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,18 +140,24 @@ class Guard:
         return address_of(address, request.headers.getall("X-Forwarded-For", ()), self._proxies)
 
     @web.middleware
-    async def strangers(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    def strangers(self, request: web.Request, handler: Handler) -> Awaitable[web.StreamResponse]:
         """Limits what leads to no handler: a path that is not there, or another method."""
-        if access_of(request.match_info.handler) is not None:
-            return await handler(request)
-        return _too_often(self._limits.call(self.caller(request), "plain")) or await handler(request)
+        if access_of(request.match_info.handler) is None:
+            handler = self._limited(handler)
+        return handler(request)  # not awaited here: this is no layer of its own around every other request
+
+    def _limited(self, handler: Handler) -> Handler:
+        async def limited(request: web.Request) -> web.StreamResponse:
+            return _too_often(self._limits.call(self.caller(request), "plain")) or await handler(request)
+
+        return limited
 
     # --- one request --------------------------------------------------------------------
 
     def _declared(self, access: Access, handler: Handler) -> Handler:
         @functools.wraps(handler)
         async def declared(request: web.Request) -> web.StreamResponse:
-            request[BODY_LIMIT] = access.body
+            request[BODY_LIMIT], request[VOTER] = access.body, None
             return self._refusal(request, access) or await handler(request)
 
         declared.access = access  # type: ignore[attr-defined]
@@ -207,6 +213,8 @@ class Guard:
 
     def _fitting(self, request: web.Request, scope: Scope) -> int | None:
         """Which token of the scope the caller has presented."""
+        if "Authorization" not in request.headers:
+            return None
         given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
         matches = [
             token is not None and hmac.compare_digest(given, f"Bearer {token.get_secret_value()}".encode())

@@ -43,7 +43,7 @@ def marker(settings: Settings) -> Callable[[web.Request, web.StreamResponse], Aw
 
     async def mark(request: web.Request, response: web.StreamResponse) -> None:
         access = access_of(request.match_info.handler)
-        if not origins or access is None or not access.browser:
+        if access is None or not access.browser:
             return
         response.headers["Vary"] = "Origin"
         origin = request.headers.get("Origin")

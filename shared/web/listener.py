@@ -57,7 +57,8 @@ async def serve(
         middlewares=[_headers_read, seen(sight), http.errors, guard.strangers],
         client_max_size=http.SMALL_BODY,
     )
-    app.on_response_prepare.append(cors.marker(settings))
+    if settings.origins:
+        app.on_response_prepare.append(cors.marker(settings))
     app.add_routes(routes)
     runner = web.AppRunner(
         app,
