@@ -1,5 +1,5 @@
 -- The HNSW index of a model's vectors is made once its first generation is whole: a vector that goes into an
--- index costs ten times one that does not, and an index over vectors that are there a quarter of that each.
+-- index costs four times one that does not, and an index over all that are there a fifth of that for each.
 
 create or replace function feedback_loop.register_model(named text, size integer) returns feedback_loop.model
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
