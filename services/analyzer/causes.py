@@ -143,7 +143,7 @@ def sort(dislike: Dislike) -> Cause:
     """The cause of a dislike: the first whose rule (see the module) finds what it needs."""
     if dislike.reason == "outdated":
         return "stale_document"
-    own_likes = [chunk for chunk, vote in dislike.citations.items() if vote == 1] if dislike.citations else ()
+    own_likes = [chunk for chunk, vote in dislike.citations.items() if vote == 1]
     if not (dislike.shown.isdisjoint(own_likes) and dislike.shown.isdisjoint(dislike.liked)):
         return "answer_fault"
     if dislike.shown and dislike.liked:

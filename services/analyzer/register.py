@@ -133,7 +133,7 @@ def _place(
         text = clean(one.comment)
         said = digest(text) if text else None
         group = None
-        if filed is not None and filed.said == said and not there.get(filed.group or "", True):
+        if filed is not None and filed.said == said and there.get(filed.group or "") is False:
             group = filed.group
         # A group that was found may have lost its last vote meanwhile.
         elif (

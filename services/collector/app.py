@@ -20,7 +20,7 @@ from shared.web.access import voter_of
 
 __all__ = ["Collector"]
 
-# As they go out: nine of ten answers are one of these.
+# Bytes, made once: most requests are answered with one of these.
 RECORDED = b'{"status": "ok", "message": "Feedback recorded."}'
 RETRACTED = b'{"status": "ok", "message": "Feedback retracted."}'
 NOTHING_THERE = b'{"status": "ok", "message": "There was no feedback to retract."}'

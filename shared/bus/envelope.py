@@ -193,7 +193,7 @@ def to_json(envelope: Envelope) -> str:
 
 
 def from_json(stored: Mapping[str, Any]) -> Envelope:
-    """Read what `to_json` wrote."""
+    """Read what `to_json` wrote, as PostgreSQL gives it back."""
     return decode(Message("", {"content-type": STRUCTURED}, json.dumps(stored).encode()))
 
 

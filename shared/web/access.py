@@ -157,7 +157,8 @@ class Guard:
     def _declared(self, access: Access, handler: Handler) -> Handler:
         @functools.wraps(handler)
         async def declared(request: web.Request) -> web.StreamResponse:
-            request[BODY_LIMIT], request[VOTER] = access.body, None
+            request[BODY_LIMIT] = access.body
+            request[VOTER] = None  # what is not there is slow to ask for
             return self._refusal(request, access) or await handler(request)
 
         declared.access = access  # type: ignore[attr-defined]
@@ -213,11 +214,11 @@ class Guard:
 
     def _fitting(self, request: web.Request, scope: Scope) -> int | None:
         """Which token of the scope the caller has presented."""
-        if "Authorization" not in request.headers:
+        if (given := request.headers.get("Authorization")) is None:
             return None
-        given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
+        sent = given.encode("utf-8", "surrogateescape")
         matches = [
-            token is not None and hmac.compare_digest(given, f"Bearer {token.get_secret_value()}".encode())
+            token is not None and hmac.compare_digest(sent, f"Bearer {token.get_secret_value()}".encode())
             for token in self._tokens[scope]
         ]
         return hash(self._tokens[scope][matches.index(True)]) if any(matches) else None

@@ -136,8 +136,9 @@ class _Connection(asyncio.Protocol):
         """Cut a connection whose header takes too long, else look again. A timer for each request would cost
         more than one for each connection."""
         assert self._transport is not None
-        due = (self._loop.time() if self._since is None else self._since) + HEADER_TIME
-        if due <= self._loop.time():
+        now = self._loop.time()
+        due = (now if self._since is None else self._since) + HEADER_TIME
+        if due <= now:
             self._transport.abort()
         else:
             self._alarm = self._loop.call_at(due, self._look)

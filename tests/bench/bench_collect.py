@@ -166,6 +166,7 @@ def test_collect() -> None:
         }
         rates = measure(source, servers)
         ratios = report(rates)
+        asyncio.run(_all_durable(dsn))
         asyncio.run(_tidy(dsn))
         p99 = half(source, ours, median(clock for clock, _ in rates[VOTES]))
     print(f"load average {os.getloadavg()[0]:.1f}")
@@ -179,6 +180,13 @@ async def _tidy(dsn: str) -> None:
     try:
         await connection.execute("vacuum analyze")
         await connection.execute("checkpoint")
+    finally:
+        await connection.close()
+
+
+async def _all_durable(dsn: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    try:
         for name in ("fsync", "synchronous_commit"):
             assert await connection.fetchval(f"show {name}") == "on"
     finally:
