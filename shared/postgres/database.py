@@ -230,6 +230,9 @@ def is_unavailable(error: BaseException) -> bool:
     if isinstance(error, asyncpg.InterfaceError):
         # The same class says that a statement got too few arguments; that will not pass by waiting.
         return any(word in str(error) for word in ("closed", "closing", "released back"))
+    if isinstance(error, asyncpg.InternalClientError):
+        # The server has said that it ends the connection, and the end itself has not come yet.
+        return "cannot switch to state" in str(error)
     return isinstance(
         error,
         DatabaseUnavailable

@@ -125,6 +125,31 @@ async def test_a_database_that_takes_no_connections_is_unavailable_and_recovers(
     await wait_until(answers)
 
 
+class _Silent(Proxy):
+    """Does not tell a client that the server has hung up."""
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionResetError):
+            await super()._pump(reader, writer)
+
+
+async def test_a_connection_whose_end_was_told_and_has_not_come_yet_is_unavailable(dsn: str) -> None:
+    proxy = _Silent(dsn, 5432)
+    await proxy.heal()
+    database = Database(proxy.url)
+    try:
+        await database.connect()
+        name = urlsplit(dsn).path[1:]
+        await _admin(
+            dsn, f"select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = '{name}'"
+        )
+        await asyncio.sleep(0.2)  # what the server said last is there
+        assert is_unavailable(await _fails(database, "select 1"))
+    finally:
+        await proxy.cut()
+        await database.close()
+
+
 async def test_a_backend_terminated_in_a_transaction_is_unavailable(database: Database) -> None:
     with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError)) as caught:
         await _die_in_transaction(database)
