@@ -28,9 +28,9 @@ its text, so what others liked for it in other words is not found.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Literal, NamedTuple, get_args
 
@@ -105,7 +105,7 @@ class Dislike(NamedTuple):
     citations: Mapping[str, int] = MappingProxyType({})
     liked: frozenset[str] = frozenset()
     vote: int = 0
-    voted: datetime | None = None
+    voted: datetime = datetime.min.replace(tzinfo=UTC)
     user: str = ""
     comment: str | None = None
     filed: Filed | None = None
@@ -143,30 +143,29 @@ def sort(dislike: Dislike) -> Cause:
     """The cause of a dislike: the first whose rule (see the module) finds what it needs."""
     if dislike.reason == "outdated":
         return "stale_document"
-    own_likes = [chunk for chunk, vote in dislike.citations.items() if vote == 1]
-    if not (dislike.shown.isdisjoint(own_likes) and dislike.shown.isdisjoint(dislike.liked)):
-        return "answer_fault"
-    if dislike.shown and dislike.liked:
-        return "retrieval_miss"
+    own_likes = [chunk for chunk, vote in dislike.citations.items() if vote == 1] if dislike.citations else []
+    if dislike.shown:
+        if not (dislike.shown.isdisjoint(own_likes) and dislike.shown.isdisjoint(dislike.liked)):
+            return "answer_fault"
+        if dislike.liked:
+            return "retrieval_miss"
     if dislike.reason in _OF_THE_ANSWER:
         return "answer_fault"
     if dislike.text_left:
         return "stale_document"
     if _nothing_near(dislike):
         return "coverage_gap"
-    blamed = dislike.reason in _OF_RETRIEVAL or (bool(dislike.citations) and not own_likes)
+    blamed = dislike.reason in _OF_RETRIEVAL or (dislike.citations and not own_likes)
     return "retrieval_miss" if blamed and dislike.shown else "unknown"
 
 
-def count(dislikes: Iterable[Dislike]) -> Causes:
-    """Sort dislikes; every cause is counted, unless there is no dislike at all. Their order does not
+def count(dislikes: Sequence[tuple[Dislike, Cause]]) -> Causes:
+    """Count dislikes by their causes: every cause, unless there is no dislike at all. Their order does not
     matter."""
-    counts: Counter[Cause] = Counter()
+    counts = Counter(cause for _, cause in dislikes)
     asked: Counter[str] = Counter()
     wording: dict[str, str] = {}
-    for dislike in dislikes:
-        cause = sort(dislike)
-        counts[cause] += 1
+    for dislike, cause in dislikes:
         if cause == "coverage_gap" and (text := printable(dislike.question, LONGEST_GAP)):
             asked[dislike.asked] += 1
             wording[dislike.asked] = min(text, wording.get(dislike.asked, text))

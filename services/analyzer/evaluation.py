@@ -9,7 +9,7 @@ from uuid import UUID
 from services.analyzer import verdicts
 from services.analyzer.aftermath import rollback
 from services.analyzer.rest import read_rest, recent_retrains, retrain_running
-from services.analyzer.votes import Lineage, count, earlier, lineage, report_start
+from services.analyzer.votes import Lineage, Window, count, earlier, lineage, report_start
 from shared import policy
 from shared.events import Aftermath, Comparison, Evidence, FeedbackEvaluate, ReportReady
 from shared.postgres.database import Connection
@@ -86,16 +86,21 @@ async def _count(
     """The report's window, the window before it, and the decision's windows."""
     end = event.as_of
     assert end is not None
-    now = await count(connection, event.app, start, end)
-    before = await count(connection, event.app, earlier(start, end - start), start)
+    trailing = {name: earlier(end, length) for name, length in policy.WINDOWS.items()}
+    now, before, *votes = await count(
+        connection,
+        event.app,
+        Window(start, end),
+        Window(earlier(start, end - start), start),
+        *(Window(since, end, line) for since in trailing.values()),
+    )
     report = policy.evidence("the report window", start, end, now.likes, now.dislikes, policy.Z95)
-    windows = []
-    for name, length in policy.WINDOWS.items():
-        since = earlier(end, length)
-        votes = await count(connection, event.app, since, end, line)
-        windows.append(policy.evidence(name, since, end, votes.likes, votes.dislikes, policy.Z_DECISION))
+    windows = tuple(
+        policy.evidence(name, since, end, of.likes, of.dislikes, policy.Z_DECISION)
+        for (name, since), of in zip(trailing.items(), votes, strict=True)
+    )
     ratio = before.dislikes / before.total if before.total else None
-    return report, Comparison(likes=before.likes, dislikes=before.dislikes, ratio=ratio), tuple(windows)
+    return report, Comparison(likes=before.likes, dislikes=before.dislikes, ratio=ratio), windows
 
 
 def decisive_ratio(situation: policy.Situation, rules: policy.Rules) -> float:

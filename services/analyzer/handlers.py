@@ -79,9 +79,10 @@ async def evaluate(event: FeedbackEvaluate, work: UnitOfWork, deps: Deps) -> lis
     retrain = await _open_retrain(connection, event, work, seen.line, ratio) if decision.act else None
     alert = await standing.take(connection, event.app, run, decision.reason, seen.situation)
     since = evaluation.look_back(seen.start, event.as_of)
-    disliked = await dislikes(connection, event.app, since, event.as_of, heard.joined)
+    found = await dislikes(connection, event.app, since, event.as_of, heard.joined)
+    disliked = [(one, causes.sort(one)) for one in found]
     groups = await enter(connection, event.app, disliked, heard, seen.start, late=alert.late)
-    why = causes.count(one for one in disliked if one.voted is not None and one.voted > seen.start)
+    why = causes.count([each for each in disliked if each[0].voted > seen.start])
     if why.because:
         because = (*decision.because, why.because)
         decision = replace(decision, explanation=say(because, "en"), because=because)

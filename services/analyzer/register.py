@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from services.analyzer.causes import Cause, Dislike, sort
+from services.analyzer.causes import Cause, Dislike
 from services.analyzer.comments import Heard
 from services.analyzer.complaints import Complaint, clean, code_group, digest, enough, report
 from shared.events import ComplaintGroup
@@ -59,22 +59,23 @@ where g.app = $1 and not exists (select from feedback_loop.complaint c where c.g
 
 class _Entry(NamedTuple):
     dislike: Dislike
+    cause: Cause
     text: str
     said: str | None
     group: str | None
 
-    def is_new(self, cause: Cause, late: bool) -> bool:
+    def is_new(self, late: bool) -> bool:
         """Whether it is not entered, or otherwise; where `late` its cause stays."""
         filed = self.dislike.filed
         if filed is None:
             return True
-        return (filed.group, filed.said) != (self.group, self.said) or not (late or filed.cause == cause)
+        return filed.group != self.group or filed.said != self.said or not (late or filed.cause == self.cause)
 
 
 async def enter(
     connection: Connection,
     app: str,
-    dislikes: Sequence[Dislike],
+    dislikes: Sequence[tuple[Dislike, Cause]],
     heard: Heard,
     start: datetime,
     *,
@@ -83,6 +84,7 @@ async def enter(
     """Write causes and groups of dislikes.
 
     Args:
+        dislikes: each with its cause.
         heard: what their comments say.
         start: of the report window.
         late: an evaluation of later votes has been here: its causes stay.
@@ -92,16 +94,14 @@ async def enter(
     """
     entries, codes = _place(app, dislikes, heard, await _there(connection, app, dislikes, heard))
     labels = await _labels(connection, app, entries, heard.labels, codes)
-    causes = [sort(one.dislike) for one in entries]
-    new = [(one, cause) for one, cause in zip(entries, causes, strict=True) if one.is_new(cause, late)]
-    if new:
+    if new := [one for one in entries if one.is_new(late)]:
         await connection.execute(
             _ENTER,
             app,
-            [one.dislike.vote for one, _ in new],
-            [cause for _, cause in new],
-            [one.group for one, _ in new],
-            [one.said for one, _ in new],
+            [one.dislike.vote for one in new],
+            [one.cause for one in new],
+            [one.group for one in new],
+            [one.said for one in new],
             late,
         )
     await _keep_vectors(connection, app, heard, late)
@@ -109,13 +109,13 @@ async def enter(
     complaints = [
         Complaint(one.dislike.vote, one.dislike.user, one.group, one.text, _near(heard, one))
         for one in entries
-        if one.group is not None and one.dislike.voted is not None and one.dislike.voted > start
+        if one.group is not None and one.dislike.voted > start
     ]
     return report(complaints, labels)
 
 
 def _place(
-    app: str, dislikes: Sequence[Dislike], heard: Heard, there: Mapping[str, bool]
+    app: str, dislikes: Sequence[tuple[Dislike, Cause]], heard: Heard, there: Mapping[str, bool]
 ) -> tuple[list[_Entry], dict[str, str]]:
     """Each dislike with the group that its comment is in, else with its reason code's: one that is there, or
     that has enough now.
@@ -126,31 +126,39 @@ def _place(
     Returns:
         The entries, and the codes of the groups by code, by their ids.
     """
-    entries = []
-    left: dict[str | None, list[int]] = defaultdict(list)
-    for place, one in enumerate(dislikes):
-        filed, found = one.filed, heard.groups.get(one.vote)
-        text = clean(one.comment)
-        said = digest(text) if text else None
-        group = None
-        if filed is not None and filed.said == said and there.get(filed.group or "") is False:
-            group = filed.group
-        # A group that was found may have lost its last vote meanwhile.
-        elif (
-            found is not None and found.said == said and (found.group in there or found.group in heard.labels)
-        ):
-            group = found.group
+    left: dict[str | None, list[str]] = defaultdict(list)
+    places = []
+    for one, _ in dislikes:
+        # Most say nothing.
+        text, said, group = _by_comment(one, heard, there) if one.comment else ("", None, None)
         if group is None:
-            left[one.reason].append(place)
-        entries.append(_Entry(one, text, said, group))
-    codes = {}
-    for reason, places in left.items():
-        id = code_group(app, reason)
-        if id is not None and (id in there or enough([dislikes[place].user for place in places])):
-            codes[id] = reason or ""
-            for place in places:
-                entries[place] = entries[place]._replace(group=id)
-    return entries, codes
+            left[one.reason].append(one.user)
+        places.append((text, said, group))
+    groups = {
+        reason: id
+        for reason, users in left.items()
+        if (id := code_group(app, reason)) is not None and (id in there or enough(users))
+    }
+    entries = [
+        _Entry(one, cause, text, said, group or groups.get(one.reason))
+        for (one, cause), (text, said, group) in zip(dislikes, places, strict=True)
+    ]
+    return entries, {id: reason or "" for reason, id in groups.items()}
+
+
+def _by_comment(one: Dislike, heard: Heard, there: Mapping[str, bool]) -> tuple[str, str | None, str | None]:
+    """A comment as it is compared, its digest, and the group that it is in."""
+    text = clean(one.comment)
+    if not text:
+        return "", None, None
+    said = digest(text)
+    filed, found = one.filed, heard.groups.get(one.vote)
+    if filed is not None and filed.said == said and there.get(filed.group or "") is False:
+        return text, said, filed.group
+    # A group that was found may have lost its last vote meanwhile.
+    if found is not None and found.said == said and (found.group in there or found.group in heard.labels):
+        return text, said, found.group
+    return text, said, None
 
 
 async def _labels(
@@ -174,12 +182,12 @@ async def _labels(
 
 
 async def _there(
-    connection: Connection, app: str, dislikes: Sequence[Dislike], heard: Heard
+    connection: Connection, app: str, dislikes: Sequence[tuple[Dislike, Cause]], heard: Heard
 ) -> dict[str, bool]:
     """Of the groups that these may be in, those that there are, and whether each is a reason code's."""
     asked = {one.group for one in heard.groups.values()}
-    asked |= {one.filed.group for one in dislikes if one.filed and one.filed.group}
-    asked |= {id for reason in {one.reason for one in dislikes} if (id := code_group(app, reason))}
+    asked |= {one.filed.group for one, _ in dislikes if one.filed and one.filed.group}
+    asked |= {id for reason in {one.reason for one, _ in dislikes} if (id := code_group(app, reason))}
     rows = await connection.fetch(
         "select id, reason_code is not null as by_code from feedback_loop.complaint_group"
         " where id = any($1::text[])",

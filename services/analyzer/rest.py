@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from services.analyzer.votes import count
+from services.analyzer.votes import Window, count
 from shared import policy
 from shared.postgres.database import Connection
 
@@ -65,9 +65,14 @@ async def recent_retrains(
         max(policy.WINDOWS.values()),
         policy.BREAKER,
     )
-    retrains = []
-    for row in rows:
-        after = await count(connection, app, row["finished_at"], row["until"])
-        ratio = after.dislikes / after.total if after.total >= rules.min_votes else None
-        retrains.append(policy.Retrain(row["finished_at"], row["ratio_before"], ratio))
-    return tuple(retrains)
+    if not rows:
+        return ()
+    counts = await count(connection, app, *(Window(row["finished_at"], row["until"]) for row in rows))
+    return tuple(
+        policy.Retrain(
+            row["finished_at"],
+            row["ratio_before"],
+            after.dislikes / after.total if after.total >= rules.min_votes else None,
+        )
+        for row, after in zip(rows, counts, strict=True)
+    )

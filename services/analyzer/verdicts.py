@@ -9,13 +9,12 @@ others have replaced meanwhile. Documents that changed since do not replace it: 
 from __future__ import annotations
 
 import logging
-from datetime import datetime
 from uuid import UUID
 
 from services.analyzer.aftermath import DUE, LONGEST, compare
-from services.analyzer.votes import Lineage, count, earlier, lineage
+from services.analyzer.votes import Lineage, Window, count, earlier, lineage
 from shared import policy
-from shared.events import Aftermath, Evidence
+from shared.events import Aftermath
 from shared.postgres.database import Connection
 
 __all__ = ["judge"]
@@ -49,20 +48,17 @@ async def judge(
         return None
     promoted, until = row["promoted_at"], min(row["now"], row["promoted_at"] + LONGEST)
     predecessor = await lineage(connection, app, row["base"])
-    before = await _votes(connection, app, "before", earlier(promoted, LONGEST), promoted, predecessor)
-    after = await _votes(connection, app, "after", promoted, until, line)
+    start = earlier(promoted, LONGEST)
+    then, now = await count(
+        connection, app, Window(start, promoted, predecessor), Window(promoted, until, line)
+    )
+    before = policy.evidence("before", start, promoted, then.likes, then.dislikes, policy.Z95)
+    after = policy.evidence("after", promoted, until, now.likes, now.dislikes, policy.Z95)
     aftermath = compare(row["id"], row["base"], before, after, rules.min_votes)
     if aftermath is not None:
         await _record(connection, app, run, aftermath)
         log.info("generation %d: %s (%s)", row["id"], aftermath.verdict, aftermath.sentence)
     return aftermath
-
-
-async def _votes(
-    connection: Connection, app: str, name: str, start: datetime, end: datetime, line: Lineage
-) -> Evidence:
-    votes = await count(connection, app, start, end, line)
-    return policy.evidence(name, start, end, votes.likes, votes.dislikes, policy.Z95)
 
 
 async def _record(connection: Connection, app: str, run: UUID, aftermath: Aftermath) -> None:

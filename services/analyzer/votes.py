@@ -13,19 +13,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from shared.postgres.database import Connection, Database
 
-__all__ = ["Count", "Lineage", "count", "earlier", "fold", "lineage", "report_start"]
+__all__ = ["Count", "Lineage", "Window", "count", "earlier", "fold", "lineage", "report_start"]
 
-
-# Ends are included and starts are not, here; in the function it is the other way round.
-_COUNT = """
-select coalesce(sum(likes), 0)::bigint as likes, coalesce(sum(dislikes), 0)::bigint as dislikes
-from feedback_loop.votes_counted(
-  array[$1], $2::timestamptz + interval '1 microsecond', $3::timestamptz + interval '1 microsecond')
-"""
-_COUNT_OF = _COUNT + "where generation = any($4::bigint[]) or $5 and generation is null"
 
 A_DAY = 96
 """Quarters of an hour that are counted in one transaction."""
@@ -88,16 +81,36 @@ async def lineage(connection: Connection, app: str, generation: int | None = Non
     return Lineage(generations[0] if generations else None, generations, prehistory)
 
 
-async def count(
-    connection: Connection, app: str, start: datetime, end: datetime, of: Lineage | None = None
-) -> Count:
-    """Votes cast in `(start, end]`; with `of`, only those that the lineage answers for."""
-    if of is None:
-        row = await connection.fetchrow(_COUNT, app, start, end)
-    else:
-        row = await connection.fetchrow(_COUNT_OF, app, start, end, of.generations, of.prehistory)
-    assert row is not None
-    return Count(row["likes"], row["dislikes"])
+class Window(NamedTuple):
+    """The votes cast in `(start, end]`; with `of`, only those that the lineage answers for."""
+
+    start: datetime
+    end: datetime
+    of: Lineage | None = None
+
+    def has(self, generation: int | None) -> bool:
+        """Whether votes of that generation count."""
+        if self.of is None:
+            return True
+        return self.of.prehistory if generation is None else generation in self.of.generations
+
+
+async def count(connection: Connection, app: str, *windows: Window) -> list[Count]:
+    """The votes in each of the windows, in one statement: most of them end where another begins or ends."""
+    moments = sorted({moment for window in windows for moment in (window.start, window.end)})
+    rows = await connection.fetch(
+        "select slot, generation, likes, dislikes"
+        " from feedback_loop.votes_between($1, $2::text[]::timestamptz[])",
+        app,
+        [moment.isoformat() for moment in moments],
+    )
+
+    def of(window: Window) -> Count:
+        slots = range(moments.index(window.start) + 1, moments.index(window.end) + 1)
+        there = [row for row in rows if row["slot"] in slots and window.has(row["generation"])]
+        return Count(sum(row["likes"] for row in there), sum(row["dislikes"] for row in there))
+
+    return [of(window) for window in windows]
 
 
 async def fold(database: Database, app: str) -> int:

@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from services.analyzer.rest import read_rest, retrain_running
-from services.analyzer.votes import count
+from services.analyzer.votes import Window, count
 from shared import policy
 from shared.postgres.database import Connection
 
@@ -90,7 +90,7 @@ async def votes(connection: Connection, chosen: VoteFilter, limit: int = 20) -> 
 
 async def _app_status(connection: Connection, app: str, cooldown: timedelta) -> Row:
     rest = await read_rest(connection, app, cooldown)
-    counted = await count(connection, app, rest.now - WEEK, rest.now)
+    [counted] = await count(connection, app, Window(rest.now - WEEK, rest.now))
     low, high = policy.wilson(counted.dislikes, counted.total)
     latest = await runs(connection, app, limit=1)
     judged = await runs(connection, app, limit=1, decided=True)

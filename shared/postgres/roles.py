@@ -53,9 +53,6 @@ _COMMANDS = (
 )
 """What a person may ask of the loop."""
 
-_VOTES_COUNTED = "votes_counted(text[], timestamptz, timestamptz)"
-"""How many votes were cast when."""
-
 
 @dataclass(frozen=True, slots=True)
 class Role:
@@ -108,16 +105,19 @@ ROLES = {
             # What the others write
             "active_generation": "select",
             "conversation": "select",
-            "dislike": "select",
             "generation": "select",
             "judged_answer": "select",
-            "liked_citation": "select",
             "promotion": "select",
-            "standing_chunk": "select",
             "vote": "select",
         },
         emits=("feedback.evaluate", "report.ready", "retrain.requested", "rollback.requested", "loop.failed"),
-        calls=("read_owner_tables()", "retain(integer)", "fold_votes(text, integer)", _VOTES_COUNTED),
+        calls=(
+            "read_owner_tables()",
+            "retain(integer)",
+            "fold_votes(text, integer)",
+            "votes_between(text, timestamptz[])",
+            "dislikes_of(text, timestamptz, timestamptz, integer, bigint[], integer, integer)",
+        ),
         queues=("analyzer",),
     ),
     "embedder": Role(
@@ -188,7 +188,10 @@ ROLES = {
             "webhook_state": "select",
         },
         emits=(*_COMMANDS, "webhook.test"),
-        calls=(_VOTES_COUNTED, "votes_about(text[], jsonb[], timestamptz, timestamptz)"),
+        calls=(
+            "votes_counted(text[], timestamptz, timestamptz)",
+            "votes_about(text[], jsonb[], timestamptz, timestamptz)",
+        ),
     ),
 }
 

@@ -22,7 +22,7 @@ from datetime import datetime, timedelta
 from rich.console import Console
 from rich.table import Table
 
-from services.analyzer.votes import count, lineage
+from services.analyzer.votes import Window, count, lineage
 from tests.bench.analysing import DAYS, Ledger, made, middle, postgres, timed
 
 SIZES = (10_000, 1_000_000, 10_000_000)
@@ -60,10 +60,10 @@ async def around(ledger: Ledger, day: datetime, times: Times) -> None:
         of = await lineage(connection, "default")
         week, month = day - timedelta(days=7), day - timedelta(days=28)
         # The first finds its way, as the evaluation's first window does.
-        await count(connection, "default", week, day)
-        await count(connection, "default", week, day, of)
-        await take("count of a day", lambda: count(connection, "default", day - timedelta(days=1), day))
-        await take("count of 4 weeks, lineage", lambda: count(connection, "default", month, day, of))
+        await count(connection, "default", Window(week, day))
+        before = day - timedelta(days=1)
+        await take("count of a day", lambda: count(connection, "default", Window(before, day)))
+        await take("count of 4 weeks, lineage", lambda: count(connection, "default", Window(month, day, of)))
     await take("rollup, 4 weeks, plain SQL", lambda: ledger.value(PLAIN, month))
     await take("owner's query", lambda: ledger.value(OWNERS))
 

@@ -8,6 +8,7 @@ import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -24,6 +25,7 @@ from tests.support.events import wait_until
 from tests.support.judging import Loop
 
 QUARTER, HOUR, DAY = timedelta(minutes=15), timedelta(hours=1), timedelta(days=1)
+MOMENT = timedelta(microseconds=1)
 NOON = datetime(2026, 11, 18, 12, 0, tzinfo=UTC)
 EVER = (datetime(1970, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
 APPS = ["default", "shop"]
@@ -83,12 +85,32 @@ class Ledger:
         return folded
 
     async def counted(self, since: datetime = EVER[0], until: datetime = EVER[1]) -> Counts:
-        return await self._counts(
+        """As the dashboard counts, and as an evaluation does, which are the same."""
+        counts = await self._counts(
             "select app, generation, sum(likes)::int, sum(dislikes)::int"
             " from feedback_loop.votes_counted($1, $2, $3) group by 1, 2",
             since,
             until,
         )
+        # A window of an evaluation has its end and not its start.
+        [between] = await self.between(since - MOMENT, until - MOMENT)
+        assert between == counts
+        return counts
+
+    async def between(self, *moments: datetime) -> list[Counts]:
+        """The votes after each moment until the next."""
+        rows = await self.connection.fetch(
+            "select app, slot, generation, sum(likes)::int as likes, sum(dislikes)::int as dislikes"
+            " from unnest($1::text[]) app cross join lateral feedback_loop.votes_between(app, $2)"
+            " group by 1, 2, 3",
+            APPS,
+            moments,
+        )
+        found: list[Counts] = [{} for _ in moments[1:]]
+        for app, slot, generation, up, down in rows:
+            if up or down:
+                found[slot - 1][app, generation] = (up, down)
+        return found
 
     async def true(self, since: datetime = EVER[0], until: datetime = EVER[1]) -> Counts:
         return await self._counts(
@@ -367,6 +389,19 @@ async def test_counts_are_those_of_the_ledger_whatever_happens_to_it(ledger: Led
         window = since, since + chance.choice([timedelta(minutes=7), chance.random() * 5 * HOUR])
         assert await ledger.counted(*window) == await ledger.true(*window)
     assert await folded(ledger) == await ledger.true()
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_windows_are_counted_together_as_each_alone(ledger: Ledger, seed: int) -> None:
+    chance = random.Random(seed)
+    for _ in range(20):
+        for _ in range(5):
+            await _meddle(ledger, chance, NOON)
+        # Some lie in one quarter, some on its ends, some are the same.
+        some = [NOON + chance.uniform(-4, 4) * HOUR for _ in range(3)]
+        moments = sorted([*some, some[0] + MOMENT, some[0] + QUARTER / 3, some[1], NOON, NOON - MOMENT])
+        each = [await ledger.true(start + MOMENT, end + MOMENT) for start, end in pairwise(moments)]
+        assert await ledger.between(*moments) == each
 
 
 async def test_every_snapshot_counts_what_its_ledger_has_while_many_write(ledger: Ledger, dsn: str) -> None:

@@ -1,0 +1,168 @@
+-- What an evaluation reads, in less time. Both functions are planned once for a connection, and not, as a query is
+-- whose plans with and without its parameters look alike, each time: that took as long as a hundred dislikes.
+
+-- --- dislikes ------------------------------------------------------------------------------------
+
+-- Found without passing the likes between them.
+create index vote_disliked on feedback_loop.vote (app, created_at, id) where value = 0 and name = 'user_feedback';
+
+-- One function instead of a view, for the newest have to be known before anything is looked up of them, and their
+-- votes were looked up a second time for that.
+drop view feedback_loop.dislike;
+
+-- `limit 1` (keys are unique), `offset 0` and `not in` keep each row a look-up by its key: joined, where the plan
+-- was made while tables were small, all conversations ever or whole generations would be read. That the liker is
+-- not the disliker is told from the aggregates: with all pairs of users, a question that thousands voted on would
+-- take minutes.
+create function feedback_loop.dislikes_of(
+    of_app text, since timestamptz, until timestamptz, most integer, also bigint[],
+    most_likes integer, most_liked integer)
+returns table (
+    id bigint, voted timestamptz, user_id text, reason_code text, comment text, votes_on_citations jsonb,
+    question text, asked text, shown text[], dense double precision, lexical double precision, text_left boolean,
+    liked text[], only_by text[], cause text, said text, group_id text)
+language plpgsql stable security definer rows 1000
+set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
+set plan_cache_mode = force_generic_plan as $$
+#variable_conflict use_column
+begin
+    return query
+    with these as (
+        (select v.* from feedback_loop.vote v
+         where v.app = of_app and v.name = 'user_feedback' and v.value = 0
+           and v.created_at > since and v.created_at <= until
+         order by v.created_at desc, v.id desc limit most)
+        union all
+        select v.* from feedback_loop.vote v
+        where v.id = any (also) and v.app = of_app and v.name = 'user_feedback' and v.value = 0
+          and v.created_at > since and v.created_at <= until
+    ), answer as (  -- as `judged_answer` has it
+        select v.id, v.app, v.created_at, v.reason_code, v.comment, v.citations as votes_on_citations,
+               coalesce(nullif(v.user_id, ''), nullif(c.user_id, ''), 'conversation/' || v.conversation_id) as user_id,
+               coalesce(nullif(c.question, ''), s.query) as question,
+               coalesce(c.citations, '[]') as cited, coalesce(s.shown, '[]') as shown
+        from these v
+        left join lateral (
+            select c.user_id, c.question, c.citations from feedback_loop.conversation c
+            where c.app = v.app and c.conversation_id = v.conversation_id and c.message_id = v.message_id limit 1
+        ) c on true
+        left join lateral (
+            select l.query, l.shown from feedback_loop.search_log l
+            where l.app = v.app and l.conversation_id = v.conversation_id and l.message_id in (v.message_id, '')
+            order by l.message_id = v.message_id desc, l.id desc limit 1
+        ) s on true
+    ), known as (
+        select a.*, s.dense, s.lexical,
+               case when a.cited = '[]' then coalesce(s.chunks, '{}') else s.chunks || array(
+                   select c ->> 'chunk' from jsonb_array_elements(a.cited) c where c ? 'chunk') end as chunks
+        from answer a
+        cross join lateral (
+            select array_agg(e ->> 'chunk') as chunks, max((e ->> 'dense')::double precision) as dense,
+                   max((e ->> 'lexical')::double precision) as lexical
+            from jsonb_array_elements(a.shown) e) s
+    ), dislike as materialized (
+        select k.*, feedback_loop.same_question(k.question) as asked,
+               case when k.chunks = '{}' then false else exists (
+                   -- Without citations it rests on what was shown first.
+                   select from unnest(case k.cited when '[]' then array[k.shown -> 0 ->> 'chunk'] else k.chunks end) hash
+                   cross join lateral (select m.generation, m.document, m.source from feedback_loop.generation_chunk m
+                                       where m.chunk_hash = hash offset 0) m
+                   where (k.cited = '[]'
+                          or k.cited @> jsonb_build_array(jsonb_build_object('chunk', hash))
+                          or k.cited @> jsonb_build_array(jsonb_build_object('source', m.source)))
+                     -- Cut in another way, a text that has not changed has another hash.
+                     and (select g.app = k.app and (o.id is null or o.chunker = g.chunker)
+                          from feedback_loop.generation g left join feedback_loop.document o on o.id = m.document
+                          where g.id = m.generation limit 1)
+                     and k.app not in (select d.app from feedback_loop.document_chunk d where d.chunk_hash = hash)
+               ) end as text_left
+        from known k
+    ), newest as (
+        select l.asked, l.user_id, l.chunk from feedback_loop.liked_citation l
+        where l.app = of_app and l.voted <= until order by l.voted desc limit most_likes
+    ), likes as (
+        select n.asked, n.chunk, count(distinct n.user_id) as users, min(n.user_id) as one
+        from newest n where n.asked in (select d.asked from dislike d) group by n.asked, n.chunk
+    ), ranked as (
+        select l.*, row_number() over (partition by l.asked order by l.users desc, l.chunk) as rank from likes l
+        where exists (select from feedback_loop.standing_chunk s where s.app = of_app and s.chunk = l.chunk)
+    ), best as (
+        select r.asked, array_agg(r.chunk order by r.rank) as chunks,
+               array_agg(case when r.users = 1 then r.one end order by r.rank) as only_by
+        from ranked r where r.rank <= most_liked group by r.asked
+    )
+    -- Where there is nothing there is null, which costs whoever reads it nothing.
+    select d.id, d.created_at, d.user_id, d.reason_code, d.comment, nullif(d.votes_on_citations, '{}'),
+           d.question, d.asked, nullif(d.chunks, '{}'), d.dense, d.lexical, d.text_left,
+           b.chunks, b.only_by, c.cause, c.said, c.group_id
+    from dislike d left join best b on b.asked = d.asked and d.asked <> ''
+    left join lateral (
+        select c.cause, c.said, c.group_id from feedback_loop.complaint c where c.vote = d.id limit 1) c on true;
+end $$;
+comment on function feedback_loop.dislikes_of is
+    'The newest dislikes of an app cast in `(since, until]`, so many at most, and of `also` those that were too, with'
+    ' what is known of why. `asked`: the question as `same_question` has it; `shown`: chunks that search showed or the'
+    ' answer cites, in no order; `dense`, `lexical`: the best of what was shown, by part, null where not logged;'
+    ' `text_left`: what the answer cites (else what was shown first) is no longer the text of any document; `liked`:'
+    ' chunks that users liked for the same question and that search can show today, `most_liked` that most users did,'
+    ' of the newest `most_likes`; `only_by`: who, where one user did; `cause`, `said`, `group_id`: as entered';
+revoke execute on function feedback_loop.dislikes_of(
+    text, timestamptz, timestamptz, integer, bigint[], integer, integer) from public;
+
+-- --- counts --------------------------------------------------------------------------------------
+
+-- Several windows are counted in one go: an evaluation has four, whose ends are largely the same. As
+-- `votes_counted`, but summed where they are read.
+create function feedback_loop.votes_between(of_app text, moments timestamptz[])
+returns table (slot integer, generation bigint, likes bigint, dislikes bigint)
+language plpgsql stable security definer rows 10
+set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
+set plan_cache_mode = force_generic_plan as $$
+#variable_conflict use_column
+declare
+    -- A window has its end and not its start.
+    ends timestamptz[] := array(select m + interval '1 microsecond' from unnest(moments) m order by m);
+    -- The quarters that each begins with, but for what it has more or less.
+    quarters timestamptz[] := array(
+        select feedback_loop.quarter(e + interval '7 minutes 30 seconds') from unnest(ends) e order by e);
+    first timestamptz := quarters[1];
+    last timestamptz := quarters[cardinality(quarters)];
+begin
+    return query
+    with recursive mark (at) as (  -- skips from quarter to quarter, however many marks each has
+        select min(d.at) from feedback_loop.vote_dirty d where d.app = of_app and d.at >= first and d.at < last
+        union all
+        select (select min(d.at) from feedback_loop.vote_dirty d
+                where d.app = of_app and d.at > m.at and d.at < last)
+        from mark m where m.at is not null
+    ), marked as materialized (
+        select m.at from mark m where m.at is not null
+    ), ledger (low, high, slot, sign) as (
+        select m.at, m.at + interval '15 minutes', width_bucket(m.at, quarters), 1 from marked m
+        union all  -- what lies between an end and its quarter is the neighbour's
+        select least(e, q), greatest(e, q), s.slot, s.sign
+        from unnest(ends, quarters) with ordinality as u (e, q, n)
+        cross join lateral (values (n::integer, case when e > q then -1 else 1 end),
+                                   (n::integer - 1, case when e > q then 1 else -1 end)) s (slot, sign)
+        where e <> q and s.slot between 1 and cardinality(ends) - 1
+    )
+    select n, c.generation, sum(c.likes), sum(c.dislikes)
+    from generate_series(1, cardinality(ends) - 1) n cross join lateral (
+        select c.generation, c.likes, c.dislikes from feedback_loop.vote_count c
+        where c.app = of_app and c.at >= quarters[n] and c.at < quarters[n + 1]
+          and c.at not in (select m.at from marked m)
+    ) c
+    group by n, c.generation
+    union all
+    select l.slot, n.generation, l.sign * n.likes, l.sign * n.dislikes
+    from ledger l cross join lateral (
+        select v.generation, count(*) filter (where v.value = 1) as likes,
+               count(*) filter (where v.value = 0) as dislikes
+        from feedback_loop.dashboard_vote v
+        where v.app = of_app and v.created_at >= l.low and v.created_at < l.high
+        group by v.generation) n;
+end $$;
+comment on function feedback_loop.votes_between is
+    'Votes cast between moments, by generation: after the first until the second (slot 1), after that until the third'
+    ' (slot 2), and so on; for the sum of several rows, of which some may be negative';
+revoke execute on function feedback_loop.votes_between(text, timestamptz[]) from public;
