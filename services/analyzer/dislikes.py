@@ -17,8 +17,8 @@ MOST_DISLIKES = 1_000
 """Dislikes that are sorted: the newest, beside those that have just joined a group. A share of so many is
 known to 3 points (95 %), and the report waits for each of them."""
 
-MOST_LIKES = 20_000
-"""Likes of citations, of any age, that may tell what would have been right: the newest."""
+MOST_LIKES = 200
+"""Votes on chunks for one question, of any age, that may tell what would have been right: the newest."""
 
 MOST_LIKED = 20
 """Chunks that users liked for one question: those that most of them did."""

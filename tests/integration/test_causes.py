@@ -127,6 +127,32 @@ async def test_likes_of_another_app_tell_nothing(shop: Shop) -> None:
     assert await shop.causes() == {"unknown": 1}
 
 
+async def test_a_like_counts_for_the_question_that_is_told_later(shop: Shop) -> None:
+    """The bot says what was asked after users have voted; first it says something else."""
+    shown = await shop.ask("all")
+    await shop.vote("x", "other", "like", message_id="m", citations={shown[1]: "like"})
+    await shop.ask("first", k=1)
+    await shop.vote("first", "u")
+    assert await shop.causes() == {"unknown": 1}
+    answer = {"conversation_id": "x", "message_id": "m", "question": FOREIGN}
+    for question, cause in ((FOREIGN, "unknown"), (f"{QUESTION}?", "retrieval_miss")):
+        status, _ = await shop.rig.call("POST", "/conversations", answer | {"question": question})
+        assert status == 200
+        assert await shop.causes() == {cause: 1}
+
+
+async def test_a_question_that_was_removed_finds_no_likes(shop: Shop) -> None:
+    shown = await shop.ask("all")
+    conversation = {"conversation_id": "x", "question": QUESTION}
+    assert (await shop.rig.call("POST", "/conversations", conversation))[0] == 200
+    await shop.vote("x", "other", "like", citations={shown[1]: "like"})
+    await shop.ask("first", k=1)
+    await shop.vote("first", "u")
+    assert await shop.causes() == {"retrieval_miss": 1}
+    await shop.rig.rows("delete from feedback_loop.conversation where conversation_id = 'x'")
+    assert await shop.causes() == {"unknown": 1}
+
+
 async def test_an_edited_text_is_a_stale_document(shop: Shop) -> None:
     await shop.ask("c")
     await shop.vote("c", "u")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime, timedelta
@@ -249,6 +250,19 @@ async def test_what_changes_no_count_leaves_no_mark(ledger: Ledger, change: str)
     await folded(ledger)
     await ledger.execute(change)
     assert await ledger.marks() == 0
+
+
+async def test_many_votes_change_in_time_after_a_few_have(ledger: Ledger) -> None:
+    """Whatever was planned for the few: all pairs of old and new would be four hundred million."""
+    await ledger.execute(
+        "insert into feedback_loop.vote (conversation_id, value)"
+        " select n::text, 0 from generate_series(1, 20000) n"
+    )
+    began = time.monotonic()
+    for last in (0, 1, 20_000):
+        await ledger.execute("update feedback_loop.vote set value = 1 where conversation_id::int <= $1", last)
+    assert time.monotonic() - began < 10
+    assert await ledger.counted() == {("default", None): (20_000, 0)}
 
 
 async def test_migration_marks_the_votes_that_are_there(ledger: Ledger, dsn: str) -> None:

@@ -29,9 +29,9 @@ DATA = """
 insert into feedback_loop.conversation (conversation_id, user_id, question, answer, answered_at)
 select 'c' || n, 'u' || n % 7, '환불은 며칠 걸리나요? ' || n % 5, '사흘', now() - interval '2 hours'
 from generate_series(1, 60) n;
-insert into feedback_loop.vote (conversation_id, user_id, value, comment, created_at)
+insert into feedback_loop.vote (conversation_id, user_id, value, comment, citations, created_at)
 select 'c' || n, 'u' || n % 7, (n % 3 <> 0)::int, case when n % 3 = 0 then '틀렸어요' end,
-    now() - interval '1 hour'
+    case when n % 4 = 0 then '{"x": 1}'::jsonb else '{}' end, now() - interval '1 hour'
 from generate_series(1, 60) n;
 insert into feedback_loop.model (name, dimensions, table_name) values ('m', 3, 'vector_1');
 insert into feedback_loop.generation
@@ -102,6 +102,21 @@ async def test_an_upgrade_keeps_what_was_there(earlier: str) -> None:
     await database.close()
     assert applied and not again
     assert after == before == {"conversation": 60, "vote": 60, "generation": 1, "run": 1, "decision": 1}
+
+
+async def test_votes_on_chunks_know_their_question_after_an_upgrade(earlier: str) -> None:
+    database = Database(earlier)
+    await database.connect()
+    await database.migrate()
+    async with database.connection() as connection:
+        rows = await connection.fetch(
+            "select c.question, count(distinct v.asked) as keys, count(v.asked) as known,"
+            " count(*) filter (where v.citations <> '{}') as cited"
+            " from feedback_loop.vote v"
+            " join feedback_loop.conversation c using (app, conversation_id, message_id) group by 1"
+        )
+    await database.close()
+    assert [(row["keys"], row["known"], row["cited"]) for row in rows] == [(1, 3, 3)] * 5
 
 
 async def test_the_loop_goes_on_after_an_upgrade(
