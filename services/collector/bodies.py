@@ -46,15 +46,15 @@ def _no_nul(text: str) -> str:
     return text
 
 
-def _whole(text: str) -> str:
-    if _HALF.search(text):
+def _text(text: str) -> str:
+    if not text.isascii() and _HALF.search(text):
         raise ValueError("must not contain half a character (a lone surrogate)")
-    return text
+    return _no_nul(text)
 
 
 def _mended(given: object) -> object:
     """What people wrote, with U+FFFD for half a character: a page that cuts a text cuts emoji too."""
-    return _HALF.sub("\ufffd", given) if isinstance(given, str) else given
+    return _HALF.sub("\ufffd", given) if isinstance(given, str) and not given.isascii() else given
 
 
 def _id(given: object) -> object:
@@ -70,7 +70,7 @@ def _id(given: object) -> object:
 
 def _fits_index(text: str) -> str:
     # All parts of a key stand in one index row, which PostgreSQL limits to about 2,700 bytes.
-    if len(text.encode()) > 600:
+    if not text.isascii() and len(text.encode()) > 600:  # characters are bounded already
         raise ValueError("must have at most 600 bytes")
     return text
 
@@ -108,7 +108,7 @@ def _strings(value: object) -> list[str]:
     return found
 
 
-Text = Annotated[str, AfterValidator(_no_nul), AfterValidator(_whole)]
+Text = Annotated[str, AfterValidator(_text)]
 Words = Annotated[str, BeforeValidator(_mended), AfterValidator(_no_nul)]
 Id = Annotated[Text, BeforeValidator(_id), Field(max_length=200), AfterValidator(_fits_index)]
 GivenId = Annotated[

@@ -29,12 +29,15 @@ __all__ = [
 
 _KEY = "app, conversation_id, message_id, user_id, name"
 _KEYS = f"unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[]) as g ({_KEY})"
-# An array for each column: they are made and read in a fifth of the time that a JSON document takes.
-_VOTES = (
-    "unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::smallint[], $7::text[],"
-    " $8::text[], $9::text[]::jsonb[], $10::bigint[], $11::text[], $12::text[]::jsonb[], $13::timestamptz[])"
-    f" as g ({_KEY}, value, reason_code, comment, citations, generation, source, metadata, created_at)"
-)
+# An array for each column: they are made and read in a fifth of the time that a JSON document takes. In place
+# of one that has nothing there may be null.
+_VOTES = f"""(
+    select {_KEY}, value, reason_code, comment, coalesce(citations, '{{}}') as citations, generation, source,
+        coalesce(metadata, '{{}}') as metadata, created_at
+    from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::smallint[], $7::text[],
+        $8::text[], $9::text[]::jsonb[], $10::bigint[], $11::text[], $12::text[]::jsonb[], $13::timestamptz[])
+        as u ({_KEY}, value, reason_code, comment, citations, generation, source, metadata, created_at)
+) g"""
 _SAME_KEY = (
     "v.app = g.app and v.conversation_id = g.conversation_id and v.message_id = g.message_id"
     " and v.user_id = g.user_id and v.name = g.name and v.row_key = ''"
@@ -84,7 +87,7 @@ insert into feedback_loop.vote as v (app, conversation_id, message_id, user_id, 
 select g.app, g.conversation_id, g.message_id, g.user_id, g.name, k.row_key, g.value, g.reason_code,
     g.comment, jsonb_strip_nulls(g.citations), coalesce(g.generation, c.generation, s.generation),
     coalesce(g.source, 'import'), g.metadata, coalesce(g.created_at, now())
-from (select *, row_number() over () as n from {_VOTES}) g
+from (select g.*, row_number() over () as n from {_VOTES}) g
 join unnest($14::text[]) with ordinality as k (row_key, n) using (n)
 left join feedback_loop.conversation c using (app, conversation_id, message_id)
 {_SEARCHED}
@@ -235,8 +238,9 @@ async def from_the_future(connection: Connection, times: Sequence[datetime | Non
     return {row["position"] for row in rows}
 
 
-def _columns(votes: Iterable[Vote]) -> list[tuple[Any, ...]]:
-    """As `_VOTES` takes them."""
+def _columns(votes: Iterable[Vote]) -> list[tuple[Any, ...] | None]:
+    """As `_VOTES` takes them. Most have little more than a value, and the driver looks at each element of an
+    array: a column of nothing is none."""
     rows = [
         (
             *(*vote.key, vote.value, vote.reason_code, vote.comment, _json(vote.citations)),
@@ -244,8 +248,9 @@ def _columns(votes: Iterable[Vote]) -> list[tuple[Any, ...]]:
         )
         for vote in votes
     ]
-    return list(zip(*rows, strict=True))
+    columns = zip(*rows, strict=True)
+    return [None if column.count(None) == len(column) else column for column in columns]
 
 
-def _json(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, ensure_ascii=False) if value else "{}"
+def _json(value: Mapping[str, Any]) -> str | None:
+    return json.dumps(value, ensure_ascii=False) if value else None

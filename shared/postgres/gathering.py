@@ -15,7 +15,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, MutableSequence, Sequence
 from contextvars import Context
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 from shared.postgres.database import DatabaseUnavailable, is_unavailable
 
@@ -24,11 +24,6 @@ __all__ = ["Gathering", "share"]
 T = TypeVar("T")
 Item = TypeVar("Item")
 Done = TypeVar("Done")
-
-
-class _Entry(NamedTuple, Generic[Item, Done]):
-    item: Item
-    done: asyncio.Future[Done]
 
 
 class Gathering(Generic[Item, Done]):
@@ -53,7 +48,7 @@ class Gathering(Generic[Item, Done]):
         self._key = key
         self._most = most
         self._room = room
-        self._waiting: deque[_Entry[Item, Done]] = deque()
+        self._waiting: deque[tuple[Item, asyncio.Future[Done]]] = deque()
         self._writer: asyncio.Task[None] | None = None
 
     async def add(self, item: Item) -> Done:
@@ -64,11 +59,11 @@ class Gathering(Generic[Item, Done]):
         """
         if len(self._waiting) >= self._room:
             raise DatabaseUnavailable(f"{self._room} wait for it already")
-        entry: _Entry[Item, Done] = _Entry(item, asyncio.get_running_loop().create_future())
-        self._waiting.append(entry)
+        done: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, done))
         if self._writer is None:
             self._writer = asyncio.create_task(self._work(), context=Context())
-        return await entry.done
+        return await done
 
     async def _work(self) -> None:
         try:
@@ -77,31 +72,32 @@ class Gathering(Generic[Item, Done]):
                 group = self._next()
                 if not group:
                     return
-                for entry, result in zip(group, await self._results(group), strict=True):
-                    if entry.done.done():  # its sender has gone
+                results = await self._results([item for item, _ in group])
+                for (_, done), result in zip(group, results, strict=True):
+                    if done.done():  # its sender has gone
                         continue
                     if isinstance(result, Exception):
-                        entry.done.set_exception(result)
+                        done.set_exception(result)
                     else:
-                        entry.done.set_result(result)
+                        done.set_result(result)
         finally:
             self._writer = None
 
-    def _next(self) -> list[_Entry[Item, Done]]:
+    def _next(self) -> list[tuple[Item, asyncio.Future[Done]]]:
         """The next to be written, without those whose senders have gone."""
         while self._waiting:
-            group = share(self._waiting, lambda entry: self._key(entry.item), self._most)
-            if awaited := [entry for entry in group if not entry.done.done()]:
+            group = share(self._waiting, lambda entry: self._key(entry[0]), self._most)
+            if awaited := [entry for entry in group if not entry[1].done()]:
                 return awaited
         return []
 
-    async def _results(self, group: Sequence[_Entry[Item, Done]]) -> Sequence[Done | Exception]:
+    async def _results(self, items: Sequence[Item]) -> Sequence[Done | Exception]:
         try:
-            return await self._write([entry.item for entry in group])
+            return await self._write(items)
         except Exception as error:
-            if len(group) == 1 or is_unavailable(error):
-                return [error] * len(group)
-        return [result for entry in group for result in await self._results([entry])]
+            if len(items) == 1 or is_unavailable(error):
+                return [error] * len(items)
+        return [result for item in items for result in await self._results([item])]
 
 
 def share(waiting: deque[T], key: Callable[[T], Hashable], most: int) -> list[T]:

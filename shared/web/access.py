@@ -137,7 +137,8 @@ class Guard:
         """Who calls, as limits count: an address, or the network of one."""
         peer = request.transport and request.transport.get_extra_info("peername")
         address = peer[0] if isinstance(peer, tuple) else None
-        return address_of(address, request.headers.getall("X-Forwarded-For", ()), self._proxies)
+        forwarded = request.headers.getall("X-Forwarded-For", ()) if self._proxies else ()
+        return address_of(address, forwarded, self._proxies)
 
     @web.middleware
     def strangers(self, request: web.Request, handler: Handler) -> Awaitable[web.StreamResponse]:

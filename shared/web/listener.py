@@ -16,7 +16,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, cast
 
-from aiohttp import web, web_response
+from aiohttp import StreamReader, web, web_response
 from aiohttp.http_exceptions import HttpProcessingError
 
 from shared.delivery.sight import Sight
@@ -28,6 +28,8 @@ from shared.web.serving import seen
 __all__ = ["serve"]
 
 log = logging.getLogger(__name__)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 HEADER_TIME = 30.0
 """Seconds; as long as cron-job.org waits for its answer."""
@@ -98,14 +100,11 @@ class _Connection(asyncio.Protocol):
         self._alarm: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._since: float | None = None  # when the header began that is being waited for
-        self._handling = False
+        self._body: StreamReader | None = None  # of the request that came last
 
-    def begin(self) -> None:
-        """A header has been read: what comes now belongs to the request."""
-        self._handling, self._since = True, None
-
-    def end(self) -> None:
-        self._handling = False
+    def begin(self, body: StreamReader) -> None:
+        """A header has been read: what comes now is the body, if there is one, and then the next header."""
+        self._since, self._body = None, body
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -114,7 +113,7 @@ class _Connection(asyncio.Protocol):
         self._inner.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
-        if self._since is None and not self._handling:
+        if self._since is None and (self._body is None or self._body.is_eof()):
             self._since = self._loop.time()
         self._inner.data_received(data)
 
@@ -166,15 +165,10 @@ class _Listener(web.BaseSite):
 
 
 @web.middleware
-async def _headers_read(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
-    """Tells a `_Connection` where a request begins and ends. The outermost middleware."""
+def _headers_read(request: web.Request, handler: Handler) -> Awaitable[web.StreamResponse]:
+    """Tells a `_Connection` that a header has been read. The outermost middleware, and no layer of its own:
+    nothing is awaited here."""
     connection = request.transport and request.transport.get_protocol()
-    if not isinstance(connection, _Connection):
-        return await handler(request)
-    connection.begin()
-    try:
-        return await handler(request)
-    finally:
-        connection.end()
+    if isinstance(connection, _Connection):
+        connection.begin(request.content)
+    return handler(request)
