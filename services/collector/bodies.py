@@ -182,15 +182,15 @@ class FeedbackBody(KeyBody):
             return Retraction(self.key, self.created_at)
         code, comment = self._why()
         return Vote(
-            key=self.key,
-            value=None if self.feedback is _ABSENT else self.feedback,
-            reason_code=code,
-            comment=comment,
-            citations=self.citations or {},
-            generation=self.generation,
-            source=self.source,
-            metadata=self.metadata or {},
-            created_at=self.created_at,
+            self.key,
+            None if self.feedback is _ABSENT else self.feedback,
+            code,
+            comment,
+            self.citations or {},
+            self.generation,
+            self.source,
+            self.metadata or {},
+            self.created_at,
         )
 
     def _why(self) -> tuple[str | None, str | None]:

@@ -59,7 +59,8 @@ class Intake:
             FromTheFuture, NoVote: it cannot be written.
             NotReady: the process still connects.
         """
-        await self._connected()
+        if not self._kernel.ready.is_set():
+            await self._connected()
         retracted = await self._singles.add(item)
         self._kernel.metrics.votes.add(_kind(item))
         self._kernel.mirror.soon()
