@@ -11,14 +11,15 @@ from asyncpg import Record
 from services.analyzer.causes import Dislike, Filed
 from shared.postgres.database import Connection
 
-__all__ = ["MOST_DISLIKES", "dislikes"]
+__all__ = ["MOST_DISLIKES", "dislikes", "find_questions"]
 
 MOST_DISLIKES = 1_000
 """Dislikes that are sorted: the newest, beside those that have just joined a group. A share of so many is
 known to 3 points (95 %), and the report waits for each of them."""
 
 MOST_LIKES = 200
-"""Votes on chunks for one question, of any age, that may tell what would have been right: the newest."""
+"""Votes that like a chunk for one question, of any age, and may tell what would have been right: the
+newest."""
 
 MOST_LIKED = 20
 """Chunks that users liked for one question: those that most of them did."""
@@ -37,6 +38,11 @@ select id, voted, user_id, reason_code, left(question, $8) as question, asked, s
        text_left, votes_on_citations, liked, only_by, left(comment, $9) as comment, cause, said, group_id
 from feedback_loop.dislikes_of($1, $2, $3, $4, $5, $6, $7)
 """
+
+
+async def find_questions(connection: Connection, app: str) -> None:
+    """Note what was asked where a vote and its answer were written at the same time."""
+    await connection.execute("select feedback_loop.find_questions($1)", app)
 
 
 async def dislikes(

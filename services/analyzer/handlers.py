@@ -14,7 +14,7 @@ from uuid import UUID
 from services.analyzer import causes, evaluation, standing
 from services.analyzer.aftermath import rollback
 from services.analyzer.comments import Listener
-from services.analyzer.dislikes import dislikes
+from services.analyzer.dislikes import dislikes, find_questions
 from services.analyzer.register import enter
 from services.analyzer.votes import Lineage, fold
 from shared import policy
@@ -66,6 +66,7 @@ async def evaluate(event: FeedbackEvaluate, work: UnitOfWork, deps: Deps) -> lis
     async with deps.database.transaction() as connection:
         await read_owner_tables(connection)
         await retain(connection, deps.retention)
+        await find_questions(connection, event.app)
         start = await evaluation.window_start(connection, event, deps.report_window)
     if deps.mirror is not None:
         deps.mirror.soon()

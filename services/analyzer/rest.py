@@ -65,14 +65,9 @@ async def recent_retrains(
         max(policy.WINDOWS.values()),
         policy.BREAKER,
     )
-    if not rows:
-        return ()
-    counts = await count(connection, app, *(Window(row["finished_at"], row["until"]) for row in rows))
-    return tuple(
-        policy.Retrain(
-            row["finished_at"],
-            row["ratio_before"],
-            after.dislikes / after.total if after.total >= rules.min_votes else None,
-        )
-        for row, after in zip(rows, counts, strict=True)
-    )
+    retrains = []
+    for row in rows:  # each alone: what lies between two of them may be long
+        [after] = await count(connection, app, Window(row["finished_at"], row["until"]))
+        ratio = after.dislikes / after.total if after.total >= rules.min_votes else None
+        retrains.append(policy.Retrain(row["finished_at"], row["ratio_before"], ratio))
+    return tuple(retrains)

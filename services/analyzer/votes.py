@@ -96,7 +96,8 @@ class Window(NamedTuple):
 
 
 async def count(connection: Connection, app: str, *windows: Window) -> list[Count]:
-    """The votes in each of the windows, in one statement: most of them end where another begins or ends."""
+    """The votes in each of the windows, in one statement. What lies between them is counted too, so they
+    should overlap or follow one another."""
     moments = sorted({moment for window in windows for moment in (window.start, window.end)})
     rows = await connection.fetch(
         "select slot, generation, likes, dislikes"

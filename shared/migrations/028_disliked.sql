@@ -1,94 +1,11 @@
 -- What an evaluation reads, in less time. Both functions are planned once for a connection, and not, as a query is
 -- whose plans with and without its parameters look alike, each time: that took as long as a hundred dislikes.
 
--- --- likes of chunks ------------------------------------------------------------------------------
+-- Whoever writes an answer comes to its votes: in this order nobody waits in a circle.
+lock table feedback_loop.conversation, feedback_loop.search_log in share row exclusive mode;
 
--- What others liked for the same question is found by the question, of which a vote on chunks keeps a digest. Before,
--- the newest 20,000 of these votes were read at each evaluation, and the question of each looked up: 350 ms.
-
-alter table feedback_loop.vote add column asked bigint;
-comment on column feedback_loop.vote.asked is
-    'Of a vote on single citations: which question it answers, as `question_key`; null where that is not known';
-
--- As before, but made for the encoding that the database has: what asks for that at each call is not inlined, and a
--- call took 12 µs where the expression takes 7.
-do $do$
-begin
-    execute format($f$
-        create or replace function feedback_loop.same_question(question text) returns text
-        language sql immutable parallel safe as $$
-            select rtrim(btrim(regexp_replace(lower(%s), '\s+', ' ', 'g')), ' ?!.。？！')
-        $$ $f$,
-        case when getdatabaseencoding() = 'UTF8' then 'normalize(question, nfkc)' else 'question' end);
-end $do$;
-
-create function feedback_loop.question_key(asked text) returns bigint
-language sql immutable parallel safe as $$
-    select ('x' || left(md5(nullif(asked, '')), 16))::bit(64)::bigint
-$$;
-comment on function feedback_loop.question_key is 'A digest of what `same_question` gives; null of nothing';
-
--- The question of an answer, as `judged_answer` has it.
-create function feedback_loop.asked_for(of_app text, conversation text, message text) returns bigint
-language sql stable set search_path = pg_catalog, pg_temp as $$
-    select feedback_loop.question_key(feedback_loop.same_question(coalesce(
-        (select nullif(c.question, '') from feedback_loop.conversation c
-         where c.app = of_app and c.conversation_id = conversation and c.message_id = message),
-        (select l.query from feedback_loop.search_log l
-         where l.app = of_app and l.conversation_id = conversation and l.message_id in (message, '')
-         order by l.message_id = message desc, l.id desc limit 1))))
-$$;
-comment on function feedback_loop.asked_for is 'The `question_key` of what an answer answers; null where unknown';
-
-create function feedback_loop.note_question() returns trigger
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
-begin
-    new.asked := feedback_loop.asked_for(new.app, new.conversation_id, new.message_id);
-    return new;
-end $$;
-create trigger vote_asked before insert or update of app, conversation_id, message_id, citations
-    on feedback_loop.vote for each row when (new.citations <> '{}')
-    execute function feedback_loop.note_question();
-
--- An answer may be told of after its votes. What is stripped of its text keeps its digest, which nobody can read;
--- what a person has removed does not.
-create function feedback_loop.note_questions() returns trigger
-language plpgsql security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
-declare
-    others bigint[];
-begin
-    if tg_op = 'DELETE' then
-        others := array(select v.id from gone g join feedback_loop.vote v using (app, conversation_id, message_id)
-                        where v.asked is not null);
-    else
-        others := array(
-            select v.id from fresh f join feedback_loop.vote v using (app, conversation_id, message_id)
-            where v.citations <> '{}' and f.question <> '' and v.asked is distinct from
-                feedback_loop.question_key(feedback_loop.same_question(f.question)));
-    end if;
-    if others <> '{}' then  -- seldom
-        perform from feedback_loop.vote where id = any (others) order by id for no key update;  -- nobody in a circle
-        update feedback_loop.vote v set asked = feedback_loop.asked_for(app, conversation_id, message_id)
-        where v.id = any (others);
-    end if;
-    return null;
-end $$;
-create trigger answer_asked_insert after insert on feedback_loop.conversation
-    referencing new table as fresh for each statement execute function feedback_loop.note_questions();
-create trigger answer_asked_update after update on feedback_loop.conversation
-    referencing new table as fresh for each statement execute function feedback_loop.note_questions();
-create trigger answer_asked_delete after delete on feedback_loop.conversation
-    referencing old table as gone for each statement execute function feedback_loop.note_questions();
-
--- No trigger fires: what is noted here is no news to anybody.
-alter table feedback_loop.vote disable trigger user;
-update feedback_loop.vote set asked = feedback_loop.asked_for(app, conversation_id, message_id) where citations <> '{}';
-alter table feedback_loop.vote enable trigger user;
-
-create index vote_asked on feedback_loop.vote (app, asked, created_at) where asked is not null;
-drop view feedback_loop.liked_citation;
-drop view feedback_loop.standing_chunk;
-drop index feedback_loop.vote_citations;
+-- The newest dislikes are found without passing the likes between them.
+create index vote_disliked on feedback_loop.vote (app, created_at, id) where value = 0 and name = 'user_feedback';
 
 -- --- marks ---------------------------------------------------------------------------------------
 
@@ -117,17 +34,153 @@ begin
     end if;
     return null;
 end $$;
--- The same: it joins what was with what is.
-alter function feedback_loop.mark_mirror() set enable_nestloop = off;
+
+-- As in 024, but in time for many votes too, for the same reason; and what is noted of a question is no news.
+create or replace function feedback_loop.mark_mirror() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp set enable_nestloop = off as $$
+declare
+    kind text := (select split_part(m.sink, ' ', 1) from feedback_loop.mirror m where m.sink is not null);
+begin
+    if kind is null then
+        return null;
+    end if;
+    if tg_op = 'DELETE' then
+        insert into feedback_loop.mirror_due (vote) select id from gone where source <> kind;
+    elsif tg_op = 'INSERT' then  -- what comes from there is there already
+        insert into feedback_loop.mirror_due (vote) select id from fresh where source <> kind;
+    else
+        -- A vote from before is news once it is another one, not when it is stripped. Whoever sends notes it in
+        -- `mirrored` before it takes its mark away, so one of the two is seen.
+        insert into feedback_loop.mirror_due (vote)
+        select f.id from fresh f join gone g using (id)
+        where f.source <> kind and (f.asked is not distinct from g.asked or f.updated_at <> g.updated_at)
+          and (f.value <> g.value
+            or exists (select from feedback_loop.mirrored m where m.vote = f.id)
+            or exists (select from feedback_loop.mirror_due d where d.vote = f.id));
+    end if;
+    return null;
+end $$;
+
+-- --- likes of chunks ------------------------------------------------------------------------------
+
+-- What others liked for the same question is found by the question, of which a vote that likes a chunk keeps a digest
+-- as long as the question is there. Before, the newest 20,000 of these votes were read at each evaluation, and the
+-- question of each looked up: 350 ms.
+
+alter table feedback_loop.vote add column asked bigint;
+comment on column feedback_loop.vote.asked is
+    'Of a vote that likes a citation: which question was asked, as `question_key`; null where that is not known';
+
+-- As before, but made for the encoding that the database has: what asks for that at each call is not inlined, and a
+-- call took 12 µs where the expression takes 7.
+do $do$
+begin
+    execute format($f$
+        create or replace function feedback_loop.same_question(question text) returns text
+        language sql immutable parallel safe as $$
+            select rtrim(btrim(regexp_replace(lower(%s), '\s+', ' ', 'g')), ' ?!.。？！')
+        $$ $f$,
+        case when getdatabaseencoding() = 'UTF8' then 'normalize(question, nfkc)' else 'question' end);
+end $do$;
+
+create function feedback_loop.question_key(asked text) returns bigint
+language sql immutable parallel safe as $$
+    select ('x' || left(md5(nullif(asked, '')), 16))::bit(64)::bigint
+$$;
+comment on function feedback_loop.question_key is 'A digest of what `same_question` gives; null of nothing';
+
+create function feedback_loop.asked_of(v feedback_loop.vote) returns bigint
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select case when jsonb_path_exists(v.citations, '$.* ? (@ == 1)') then
+        feedback_loop.question_key(feedback_loop.same_question(coalesce(  -- as `judged_answer` has it
+            (select nullif(c.question, '') from feedback_loop.conversation c
+             where c.app = v.app and c.conversation_id = v.conversation_id and c.message_id = v.message_id),
+            (select l.query from feedback_loop.search_log l
+             where l.app = v.app and l.conversation_id = v.conversation_id and l.message_id in (v.message_id, '')
+             order by l.message_id = v.message_id desc, l.id desc limit 1))))
+    end
+$$;
+comment on function feedback_loop.asked_of is 'What belongs into the `asked` of a vote';
+
+-- Before the triggers are there; those that are find nothing that concerns them.
+update feedback_loop.vote v set asked = feedback_loop.asked_of(v) where v.citations <> '{}';
+
+create function feedback_loop.note_question() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    new.asked := feedback_loop.asked_of(new);
+    return new;
+end $$;
+revoke execute on function feedback_loop.note_question() from public;
+create trigger vote_asked_insert before insert on feedback_loop.vote
+    for each row when (new.citations <> '{}') execute function feedback_loop.note_question();
+create trigger vote_asked_update before update of app, conversation_id, message_id, citations on feedback_loop.vote
+    for each row when (new.citations <> '{}' or new.asked is not null)
+    execute function feedback_loop.note_question();
+
+-- An answer may be told of after its votes, and what is stripped or removed takes the digest along. One by one by
+-- their keys: the plan is kept.
+create function feedback_loop.note_questions() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
+declare
+    others bigint[];
+begin
+    if tg_table_name = 'search_log' then
+        others := array(select v.id from gone g join feedback_loop.vote v using (app, conversation_id)
+                        where v.asked is not null and feedback_loop.asked_of(v) is distinct from v.asked);
+    elsif tg_op = 'DELETE' then
+        others := array(select v.id from gone g join feedback_loop.vote v using (app, conversation_id, message_id)
+                        where v.asked is not null and feedback_loop.asked_of(v) is distinct from v.asked);
+    else
+        others := array(select v.id from fresh f join feedback_loop.vote v using (app, conversation_id, message_id)
+                        where v.citations <> '{}' and feedback_loop.asked_of(v) is distinct from v.asked);
+    end if;
+    if others <> '{}' then  -- seldom; in the order in which votes are cast
+        perform from feedback_loop.vote v where v.id = any (others)
+        order by app, conversation_id, message_id, user_id, name, row_key for no key update;
+        update feedback_loop.vote v set asked = feedback_loop.asked_of(v) where v.id = any (others);
+    end if;
+    return null;
+end $$;
+revoke execute on function feedback_loop.note_questions() from public;
+create trigger answer_asked_insert after insert on feedback_loop.conversation
+    referencing new table as fresh for each statement execute function feedback_loop.note_questions();
+create trigger answer_asked_update after update on feedback_loop.conversation
+    referencing new table as fresh for each statement execute function feedback_loop.note_questions();
+create trigger answer_asked_delete after delete on feedback_loop.conversation
+    referencing old table as gone for each statement execute function feedback_loop.note_questions();
+create trigger search_asked_delete after delete on feedback_loop.search_log
+    referencing old table as gone for each statement execute function feedback_loop.note_questions();
+
+-- A vote and its answer that are written at the same time do not see each other.
+create function feedback_loop.find_questions(of_app text) returns bigint
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    found bigint;
+begin
+    update feedback_loop.vote v set asked = feedback_loop.asked_of(v)
+    where v.id in (
+        select o.id from feedback_loop.vote o
+        where o.app = of_app and o.citations <> '{}' and o.asked is null and o.updated_at > now() - interval '1 day'
+          and feedback_loop.asked_of(o) is not null
+        for no key update skip locked);
+    get diagnostics found = row_count;
+    return found;
+end $$;
+comment on function feedback_loop.find_questions is
+    'Note the questions of an app''s votes of the last day that have one by now; of how many votes';
+revoke execute on function feedback_loop.find_questions(text) from public;
+
+create index vote_asked on feedback_loop.vote (app, asked, created_at) where asked is not null;
+create index vote_unasked on feedback_loop.vote (app, updated_at) where citations <> '{}' and asked is null;
+drop index feedback_loop.vote_citations;  -- whoever still reads `liked_citation` is slower without
 
 -- --- dislikes ------------------------------------------------------------------------------------
 
--- Found without passing the likes between them.
-create index vote_disliked on feedback_loop.vote (app, created_at, id) where value = 0 and name = 'user_feedback';
-
--- One function instead of a view, for the newest have to be known before anything is looked up of them, and their
--- votes were looked up a second time for that.
-drop view feedback_loop.dislike;
+-- One function instead of the view `dislike`, for the newest have to be known before anything is looked up of them,
+-- and their votes were looked up a second time for that. The view stays, as `liked_citation` and `standing_chunk` do,
+-- for analyzers of the version before.
 
 -- `limit 1` (keys are unique), `offset 0` and `not in` keep each row a look-up by its key: joined, where the plan
 -- was made while tables were small, all conversations ever or whole generations would be read. That the liker is not

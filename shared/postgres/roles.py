@@ -54,6 +54,10 @@ _COMMANDS = (
 """What a person may ask of the loop."""
 
 
+_VOTES_COUNTED = "votes_counted(text[], timestamptz, timestamptz)"
+"""How many votes were cast when."""
+
+
 @dataclass(frozen=True, slots=True)
 class Role:
     """What one service may do.
@@ -109,13 +113,19 @@ ROLES = {
             "judged_answer": "select",
             "promotion": "select",
             "vote": "select",
+            # Read by the version before, which may run beside this one
+            "dislike": "select",
+            "liked_citation": "select",
+            "standing_chunk": "select",
         },
         emits=("feedback.evaluate", "report.ready", "retrain.requested", "rollback.requested", "loop.failed"),
         calls=(
             "read_owner_tables()",
             "retain(integer)",
             "fold_votes(text, integer)",
+            _VOTES_COUNTED,  # the version before
             "votes_between(text, timestamptz[])",
+            "find_questions(text)",
             "dislikes_of(text, timestamptz, timestamptz, integer, bigint[], integer, integer)",
         ),
         queues=("analyzer",),

@@ -13,10 +13,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
-from aiohttp import StreamReader, web, web_response
+from aiohttp import web, web_response
 from aiohttp.http_exceptions import HttpProcessingError
 
 from shared.delivery.sight import Sight
@@ -28,8 +28,6 @@ from shared.web.serving import seen
 __all__ = ["serve"]
 
 log = logging.getLogger(__name__)
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 HEADER_TIME = 30.0
 """Seconds; as long as cron-job.org waits for its answer."""
@@ -56,7 +54,7 @@ async def serve(
     # aiohttp names its version and Python's, also in answers that no middleware sees.
     web_response.SERVER_SOFTWARE = "feedback-loop"  # type: ignore[attr-defined]
     app = web.Application(
-        middlewares=[_headers_read, seen(sight), http.errors, guard.strangers],
+        middlewares=[seen(sight, _header_read), http.errors, guard.strangers],
         client_max_size=http.SMALL_BODY,
     )
     if settings.origins:
@@ -100,11 +98,14 @@ class _Connection(asyncio.Protocol):
         self._alarm: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._since: float | None = None  # when the header began that is being waited for
-        self._body: StreamReader | None = None  # of the request that came last
+        self._handling = False
 
-    def begin(self, body: StreamReader) -> None:
-        """A header has been read: what comes now is the body, if there is one, and then the next header."""
-        self._since, self._body = None, body
+    def begin(self) -> None:
+        """A header has been read: what comes now belongs to the request."""
+        self._handling, self._since = True, None
+
+    def end(self) -> None:
+        self._handling = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -113,7 +114,7 @@ class _Connection(asyncio.Protocol):
         self._inner.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
-        if self._since is None and (self._body is None or self._body.is_eof()):
+        if self._since is None and not self._handling:
             self._since = self._loop.time()
         self._inner.data_received(data)
 
@@ -144,7 +145,7 @@ class _Connection(asyncio.Protocol):
 
 
 class _Listener(web.BaseSite):
-    """Like `web.TCPSite`, with a deadline for headers (see `_headers_read`)."""
+    """Like `web.TCPSite`, with a deadline for headers (see `_Connection`)."""
 
     def __init__(self, runner: web.AppRunner, host: str, port: int) -> None:
         super().__init__(runner)
@@ -164,11 +165,14 @@ class _Listener(web.BaseSite):
         )
 
 
-@web.middleware
-def _headers_read(request: web.Request, handler: Handler) -> Awaitable[web.StreamResponse]:
-    """Tells a `_Connection` that a header has been read. The outermost middleware, and no layer of its own:
-    nothing is awaited here."""
+def _header_read(request: web.Request) -> Callable[[], None]:
+    """Tell the request's `_Connection` that it begins. Returns what tells it that the request has ended."""
     connection = request.transport and request.transport.get_protocol()
-    if isinstance(connection, _Connection):
-        connection.begin(request.content)
-    return handler(request)
+    if not isinstance(connection, _Connection):
+        return _nobody
+    connection.begin()
+    return connection.end
+
+
+def _nobody() -> None:
+    """There is no connection any more, or it is a test's."""

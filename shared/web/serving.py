@@ -22,20 +22,28 @@ _ITSELF = frozenset(("/healthz", "/readyz", "/metrics"))
 """Asked all day by platforms and scrapers: no spans."""
 
 
-def seen(sight: Sight) -> Middleware:
-    """A middleware. A `traceparent` that the caller sends is continued, traced here or not."""
+def seen(sight: Sight, begun: Callable[[web.Request], Callable[[], None]]) -> Middleware:
+    """The outermost middleware. A `traceparent` that the caller sends is continued, traced here or not.
+
+    Args:
+        begun: told when a request begins; what it returns is called when it has ended. (A middleware of its
+            own would cost each request more.)
+    """
     metrics = sight.metrics
 
     @web.middleware
     async def seen(request: web.Request, handler: Handler) -> web.StreamResponse:
-        started = monotonic()
+        started, ended = monotonic(), begun(request)
         resource = request.match_info.route.resource
         route = resource.canonical if resource is not None else NOWHERE
         method = request.method if request.method in METHODS else "other"
-        if route in _ITSELF or (sight.tracer is None and "traceparent" not in request.headers):
-            response = await handler(request)
-        else:
-            response = await _traced(sight, request, handler, method, route)
+        try:
+            if route in _ITSELF or (sight.tracer is None and "traceparent" not in request.headers):
+                response = await handler(request)
+            else:
+                response = await _traced(sight, request, handler, method, route)
+        finally:
+            ended()
         metrics.requests.add(method, route, str(response.status))
         if isinstance(response, web.Response):
             metrics.request_seconds.observe(monotonic() - started, method, route)

@@ -43,6 +43,26 @@ from generate_series(1, $6::bigint) n
 """
 
 
+# 3,000 questions, asked again and again; eight chunks shown for each.
+_ANSWERS = """
+insert into feedback_loop.conversation (app, conversation_id, question, answer, answered_at)
+select app, conversation_id, 'What is the answer to question number ' || id % 3000 || ', please?',
+       repeat('It is this. ', 40), created_at
+from feedback_loop.vote
+"""
+_SEARCHES = """
+insert into feedback_loop.search_log (app, conversation_id, query, shown, generation, searched_at)
+select app, conversation_id, 'question ' || id % 3000, (
+           select jsonb_agg(jsonb_build_object('chunk', md5((id % 3000 + k)::text), 'score', .5, 'dense', .6,
+                                               'lexical', .7))
+           from generate_series(1, 8) k), 1, created_at
+from feedback_loop.vote
+"""
+_CITED = """
+update feedback_loop.vote set citations = jsonb_build_object(md5((id % 3000 + 1)::text), 1) where id % 3 = 0
+"""
+
+
 @contextmanager
 def postgres() -> Iterator[str]:
     folder = Path(tempfile.mkdtemp(prefix="fl-bench-"))
@@ -80,6 +100,17 @@ class Ledger:
         assert isinstance(said, Report)
         return said
 
+    async def tell(self) -> None:
+        """What was asked, searched and answered before each vote; of every third, a vote on a chunk too."""
+        for statement in (_ANSWERS, _SEARCHES, _CITED, "vacuum analyze"):
+            await self.value(statement)
+        await self.fold()
+
+    async def fold(self) -> None:
+        """Count all that is not counted yet."""
+        while await fold(self.database, "default"):
+            pass
+
     async def now(self) -> datetime:
         moment: datetime = await self.value("select now()")
         return moment
@@ -109,12 +140,7 @@ async def made(dsn: str, votes: int, ago: timedelta) -> tuple[Ledger, dict[str, 
     )
     took["loaded"] = await timed(lambda: ledger.cast(votes, end - timedelta(days=DAYS), end))
     await ledger.value("vacuum analyze")
-
-    async def fold_all() -> None:
-        while await fold(database, "default"):
-            pass
-
-    took["folded"] = await timed(fold_all)
+    took["folded"] = await timed(ledger.fold)
     await ledger.value("vacuum analyze")
     return ledger, took
 

@@ -8,6 +8,9 @@ Ledgers of 10,000, 1,000,000 and 10,000,000 votes (`BENCH_ROWS` limits them), an
 - the product's evaluation, its handler with commit, ten days in a row: with the day's share of the year (27
   to 27,397 new votes), again with nothing new, and with 27 new ones (the same novelty everywhere).
 
+Then an evaluation over 100,000 votes with nothing new, before and after each has a question and a search, and
+every third is on a chunk too.
+
 Casting is not timed; what is new is folded within the evaluation, and that is.
 """
 
@@ -101,7 +104,7 @@ def show(found: dict[int, Times]) -> None:
 def test_analysis() -> None:
     """Both counts are ≥ 500 × faster than the owner's query over ten million votes.
 
-    That history alone costs nothing is for `bench_growth`: here a day's dislikes grow with it; up to 2,000
+    That history alone costs nothing is for `bench_growth`: here a day's dislikes grow with it; up to 1,000
     of them are sorted.
     """
     with postgres() as dsn:
@@ -110,3 +113,19 @@ def test_analysis() -> None:
     large = found[max(found)]
     for name in ("count of a day", "count of 4 weeks, lineage"):
         assert middle(large["owner's query"]) >= 500 * middle(large[name]) or max(found) < SIZES[-1]
+
+
+def test_answers() -> None:
+    """What questions, searches and votes on chunks add to an evaluation; it is only told."""
+
+    async def measure(dsn: str) -> None:
+        ledger, _ = await made(dsn, 100_000, timedelta(days=1))
+        now = await ledger.now()
+        for what in ("votes alone", "with questions, searches and votes on chunks"):
+            times = [await timed(lambda: ledger.evaluate(now)) for _ in range(2 * ROUNDS)][ROUNDS:]
+            print(f"an evaluation, {what}: {middle(times):.1f} ms")
+            await ledger.tell()
+        await ledger.database.close()
+
+    with postgres() as dsn:
+        asyncio.run(measure(dsn))

@@ -141,16 +141,48 @@ async def test_a_like_counts_for_the_question_that_is_told_later(shop: Shop) -> 
         assert await shop.causes() == {cause: 1}
 
 
-async def test_a_question_that_was_removed_finds_no_likes(shop: Shop) -> None:
+async def test_a_like_counts_whose_question_was_told_at_the_same_time(shop: Shop) -> None:
+    """Neither sees the other, for neither has committed yet."""
     shown = await shop.ask("all")
-    conversation = {"conversation_id": "x", "question": QUESTION}
-    assert (await shop.rig.call("POST", "/conversations", conversation))[0] == 200
-    await shop.vote("x", "other", "like", citations={shown[1]: "like"})
+    async with shop.rig.database.transaction() as connection:
+        await connection.execute(
+            "insert into feedback_loop.vote (conversation_id, user_id, value, citations)"
+            " values ('x', 'other', 1, jsonb_build_object($1::text, 1))",
+            shown[1],
+        )
+        answer = {"conversation_id": "x", "question": QUESTION}
+        assert (await shop.rig.call("POST", "/conversations", answer))[0] == 200
     await shop.ask("first", k=1)
     await shop.vote("first", "u")
     assert await shop.causes() == {"retrieval_miss": 1}
-    await shop.rig.rows("delete from feedback_loop.conversation where conversation_id = 'x'")
-    assert await shop.causes() == {"unknown": 1}
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [
+        "delete from feedback_loop.conversation where conversation_id = 'x'",
+        "update feedback_loop.conversation set question = '' where conversation_id = 'x'",
+        "delete from feedback_loop.search_log where conversation_id = 'searched'",
+        "update feedback_loop.vote set citations = '{}' where conversation_id in ('x', 'searched')",
+    ],
+)
+async def test_what_is_gone_leaves_no_digest_of_a_question(shop: Shop, gone: str) -> None:
+    shown = await shop.ask("searched")
+    conversation = {"conversation_id": "x", "question": QUESTION}
+    assert (await shop.rig.call("POST", "/conversations", conversation))[0] == 200
+    for name in ("x", "searched"):
+        await shop.vote(name, "other", "like", citations={shown[1]: "like"})
+    known = "select count(asked) from feedback_loop.vote where conversation_id = any($1)"
+    assert await shop.rig.value(known, ["x", "searched"]) == 2
+    await shop.rig.rows(gone)
+    left = [name for name in ("x", "searched") if f"'{name}'" not in gone]
+    assert await shop.rig.value(known, ["x", "searched"]) == len(left)
+
+
+async def test_a_vote_that_likes_no_chunk_needs_no_question(shop: Shop) -> None:
+    shown = await shop.ask("c")
+    await shop.vote("c", "u", citations={shown[0]: "dislike"})
+    assert await shop.rig.value("select count(asked) from feedback_loop.vote") == 0
 
 
 async def test_an_edited_text_is_a_stale_document(shop: Shop) -> None:

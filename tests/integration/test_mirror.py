@@ -201,6 +201,16 @@ async def _nothing_due(database: Database) -> bool:
     return not await sql(database, "select count(*) from feedback_loop.mirror_due")
 
 
+async def test_what_is_noted_of_its_question_is_no_news_of_a_vote(mirror: Mirror, database: Database) -> None:
+    await cast(database, "c", 1, citations={"chunk": 1})
+    await mirror.drain()
+    await sql(
+        database, "insert into feedback_loop.conversation (conversation_id, question) values ('c', 'why')"
+    )
+    assert await sql(database, "select asked from feedback_loop.vote") is not None
+    assert await _nothing_due(database)
+
+
 async def test_it_rests_after_some_attempts_and_goes_on_when_asked(
     mirror: Mirror, database: Database, langfuse: FakeLangfuse
 ) -> None:
