@@ -10,10 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from services.analyzer.build import build as build_analyzer
-from services.embedder import tables
+from services.embedder import dense, tables
 from services.embedder.build import build
 from shared.bus.envelope import from_json
 from shared.events import EmbeddingRequested, GenerationBuilt, GenerationRequested, RetrainRequested
@@ -583,6 +584,22 @@ async def test_a_model_of_more_than_2000_dimensions_is_indexed_as_halfvec(
     kind = "select atttypid::regtype::text from pg_attribute where attrelid = $1::regclass and attname = $2"
     assert await rig.value(kind, "feedback_loop.vector_1", "embedding") == "halfvec"
     assert (await rig.sources("What Returns says in part 1"))[0] == "returns.md"
+
+
+@pytest.mark.parametrize(("dimensions", "within"), [(64, 0), (3072, 0.001)])
+async def test_vectors_are_stored_as_they_are_and_stay(start: Start, dimensions: int, within: float) -> None:
+    """Also where another build has stored some of them meanwhile."""
+    rig = await start_rig(start, Bigrams(dimensions, "m"))
+    given = await rig.embedder.embed([f"text {n}" for n in range(4)])
+    async with rig.database.transaction() as connection:
+        model = await tables.register_model(connection, "m", dimensions)
+    for hashes, vectors in ((["b", "a"], given[:2]), (["c", "b", "d"], given[1:])):
+        async with rig.database.transaction() as connection:
+            await tables.store_vectors(connection, model, hashes, vectors)
+    async with rig.database.connection() as connection:
+        stored = await dense.vectors(connection, model, ["a", "b", "c", "d"])
+    for hash, vector in (("a", given[1]), ("b", given[0]), ("c", given[1]), ("d", given[3])):
+        assert np.abs(np.array(stored[hash]) - vector).max() <= within
 
 
 @pytest.mark.parametrize(("dimensions", "said"), [(96, "64 dimensions before and gives 96"), (4001, "4001")])
