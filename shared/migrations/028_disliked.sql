@@ -155,25 +155,30 @@ create trigger search_asked_delete after delete on feedback_loop.search_log
 
 -- A vote and its answer that are written at the same time do not see each other.
 create function feedback_loop.find_questions(of_app text) returns bigint
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
 declare
     found bigint;
 begin
-    update feedback_loop.vote v set asked = feedback_loop.asked_of(v)
-    where v.id in (
+    with latest as materialized (
         select o.id from feedback_loop.vote o
-        where o.app = of_app and o.citations <> '{}' and o.asked is null and o.updated_at > now() - interval '1 day'
-          and feedback_loop.asked_of(o) is not null
-        for no key update skip locked);
+        where o.app = of_app and o.citations <> '{}' and o.asked is null
+          and jsonb_path_exists(o.citations, '$.* ? (@ == 1)') and o.updated_at > now() - interval '1 day'
+        order by o.updated_at desc limit 1000
+    ), known as (
+        select o.id from latest l join feedback_loop.vote o using (id)
+        where feedback_loop.asked_of(o) is not null for no key update of o skip locked
+    )
+    update feedback_loop.vote v set asked = feedback_loop.asked_of(v) from known k where v.id = k.id;
     get diagnostics found = row_count;
     return found;
 end $$;
 comment on function feedback_loop.find_questions is
-    'Note the questions of an app''s votes of the last day that have one by now; of how many votes';
+    'Note the questions of an app''s newest thousand votes of the last day that lack one; of how many votes';
 revoke execute on function feedback_loop.find_questions(text) from public;
 
 create index vote_asked on feedback_loop.vote (app, asked, created_at) where asked is not null;
-create index vote_unasked on feedback_loop.vote (app, updated_at) where citations <> '{}' and asked is null;
+create index vote_unasked on feedback_loop.vote (app, updated_at)
+    where citations <> '{}' and asked is null and jsonb_path_exists(citations, '$.* ? (@ == 1)');
 drop index feedback_loop.vote_citations;  -- whoever still reads `liked_citation` is slower without
 
 -- --- dislikes ------------------------------------------------------------------------------------
