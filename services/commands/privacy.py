@@ -15,7 +15,7 @@ from rich.table import Table
 from services.commands.glance import connect
 from shared.mirror.langfuse import SinkError
 from shared.mirror.mirror import make_mirror
-from shared.postgres.database import Connection, Database
+from shared.postgres.database import Connection, Database, is_conflict
 from shared.postgres.owner_tables import read_owner_tables
 from shared.settings import Settings
 
@@ -58,10 +58,16 @@ async def forget_person(settings: Settings, person: str, app: str | None, dry_ru
     """Remove a person, of one app or of all, and print what was removed; `dry_run`: only print it."""
     database = await connect(settings)
     try:
-        async with database.transaction() as connection:
-            removed = await forget(connection, person, app)
-            if dry_run:
-                raise _DryRun
+        for last in (False, False, True):  # whoever writes of the person meanwhile may be in the way
+            try:
+                async with database.transaction() as connection:
+                    removed = await forget(connection, person, app)
+                    if dry_run:
+                        raise _DryRun
+                break
+            except Exception as error:
+                if last or not is_conflict(error):
+                    raise
         mirrored = await _forget_there(settings, database)
     except _DryRun:
         mirrored = None

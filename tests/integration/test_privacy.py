@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from services.analyzer.build import build as analyzer
 from services.cli import main
-from services.commands.privacy import forget
+from services.commands.privacy import forget, forget_person
 from services.embedder import learned
 from services.embedder.learning.credit import Example
 from services.embedder.learning.library import Learned
@@ -24,6 +24,7 @@ from shared.events import ComplaintGroup, FeedbackEvaluate
 from shared.postgres.database import Database
 from shared.postgres.owner_tables import read_owner_tables
 from shared.postgres.retention import retain
+from shared.settings import Settings
 from tests.support.events import publish, publish_envelopes, wait_until
 from tests.support.everything import everything
 from tests.support.notifying import a_run, outcome, retrain, settled
@@ -148,6 +149,29 @@ async def _plant(sql: Any) -> None:
 async def _forget(database: Database, person: str = PERSON, app: str | None = None) -> dict[str, int]:
     async with database.transaction() as connection:
         return await forget(connection, person, app)
+
+
+async def test_a_person_is_forgotten_whoever_is_in_the_way(
+    database: Database, sql: Any, dsn: str, make_settings: Callable[..., Settings]
+) -> None:
+    """An answer that is being changed, and then its votes: `forget` takes them the other way round.
+    PostgreSQL ends the one that began to wait first."""
+    await _conversation(sql, "c", PERSON, "q", "a")
+    await _vote(sql, "c", PERSON, None)
+    transaction = sql.transaction()
+    await transaction.start()
+    await sql.execute("update feedback_loop.conversation set answer = 'b'")
+    forgetting = asyncio.create_task(forget_person(make_settings(database_url=dsn), PERSON, None, False))
+
+    async def waits() -> bool:
+        async with database.connection() as connection:
+            return bool(await connection.fetchval("select exists (select from pg_locks where not granted)"))
+
+    await wait_until(waits)
+    await sql.execute("update feedback_loop.vote set comment = 'c'")
+    await transaction.commit()
+    await forgetting
+    assert await sql.fetchval("select count(*) from feedback_loop.vote") == 0
 
 
 def _traces(found: str) -> list[str]:
