@@ -7,13 +7,10 @@ The tables are made by the function `feedback_loop.register_model`, their HNSW i
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from typing import TYPE_CHECKING
 
-from asyncpg import Record, UniqueViolationError
+from asyncpg import Record
 
 from shared.postgres.database import Connection
 
@@ -95,39 +92,11 @@ async def index_vectors(connection: Connection, model: int) -> None:
 
 
 async def store_vectors(connection: Connection, model: Model, hashes: list[str], vectors: Vectors) -> None:
-    """Write vectors, in the caller's transaction; those that are there already stay."""
+    """Write vectors; those that are there already stay."""
     # In one order everywhere: two builds that write the same content must not wait for each other.
     rows = sorted(zip(hashes, vectors, strict=True), key=lambda row: row[0])
-    schema, table = model.table.split(".")
-    await connection.execute("savepoint vectors")
-    try:
-        # As bytes: arrays keep the driver busy, number by number, for half of what storing takes.
-        await connection.copy_to_table(
-            table,
-            schema_name=schema,
-            columns=("chunk_hash", "embedding"),
-            source=BytesIO(_copied(model, rows)),
-            format="binary",
-        )
-    except UniqueViolationError:  # another build had some of it at the same time
-        await connection.execute("rollback to savepoint vectors")
-        await connection.executemany(
-            f"insert into {model.table} (chunk_hash, embedding) values ($1, $2::real[]::{model.type})"
-            " on conflict do nothing",
-            [(hash, vector.tolist()) for hash, vector in rows],
-        )
-
-
-def _copied(model: Model, rows: Sequence[tuple[str, Vectors]]) -> bytes:
-    """Hashes and vectors in PostgreSQL's binary format for `COPY`
-    (https://www.postgresql.org/docs/current/sql-copy.html): a vector as pgvector receives it, its dimensions,
-    a zero, and its numbers, all big-endian."""
-    number = ">f4" if model.type == "vector" else ">f2"
-    parts = [b"PGCOPY\n\xff\r\n\0", bytes(8)]
-    for hash, vector in rows:
-        fields = hash.encode(), struct.pack(">hh", len(vector), 0) + vector.astype(number).tobytes()
-        parts.append(struct.pack(">h", len(fields)))
-        for field in fields:
-            parts += struct.pack(">i", len(field)), field
-    parts.append(struct.pack(">h", -1))
-    return b"".join(parts)
+    await connection.executemany(
+        f"insert into {model.table} (chunk_hash, embedding) values ($1, $2::real[]::{model.type})"
+        " on conflict do nothing",
+        [(hash, vector.tolist()) for hash, vector in rows],
+    )

@@ -102,8 +102,13 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function feedback_loop.asked_of is 'What belongs into the `asked` of a vote';
 
--- Before the triggers are there; those that are find nothing that concerns them.
-update feedback_loop.vote v set asked = feedback_loop.asked_of(v) where v.citations <> '{}';
+-- Before the triggers are there; those that are find nothing that concerns them, and are not asked where there is none.
+do $$
+begin
+    if exists (select from feedback_loop.vote v where v.citations <> '{}') then
+        update feedback_loop.vote v set asked = feedback_loop.asked_of(v) where v.citations <> '{}';
+    end if;
+end $$;
 
 create function feedback_loop.note_question() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
