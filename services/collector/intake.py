@@ -16,7 +16,7 @@ from typing import TypeVar
 from services.collector import ledger
 from services.collector.bodies import Conversation
 from services.collector.votes import Retraction, Vote, fold
-from shared.postgres.database import Connection, is_conflict
+from shared.postgres.database import Connection, despite_conflicts
 from shared.postgres.gathering import Gathering
 from shared.runtime import Kernel
 from shared.web import http
@@ -59,8 +59,7 @@ class Intake:
             FromTheFuture, NoVote: it cannot be written.
             NotReady: the process still connects.
         """
-        if not self._kernel.ready.is_set():
-            await self._connected()
+        await self._connected()
         retracted = await self._singles.add(item)
         self._kernel.metrics.votes.add(_kind(item))
         self._kernel.mirror.soon()
@@ -128,14 +127,12 @@ class Intake:
     async def _in_transaction(self, write: Callable[[Connection], Awaitable[T]], *, alone: bool = False) -> T:
         """What `write` returns, committed; `alone`: its one statement is a transaction in itself."""
         database = self._kernel.database
-        for attempt in range(ATTEMPTS):
-            try:
-                async with database.connection() if alone else database.transaction() as connection:
-                    return await write(connection)
-            except Exception as error:
-                if not is_conflict(error) or attempt == ATTEMPTS - 1:
-                    raise
-        raise AssertionError  # the last attempt returns or raises
+
+        async def once() -> T:
+            async with database.connection() if alone else database.transaction() as connection:
+                return await write(connection)
+
+        return await despite_conflicts(once, ATTEMPTS)
 
 
 _KINDS = {1: "like", 0: "dislike", None: "addition"}

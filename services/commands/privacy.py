@@ -8,6 +8,7 @@ theirs that nobody else has asked, out of what search has learned. What is not: 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 from rich.console import Console
 from rich.table import Table
@@ -15,7 +16,7 @@ from rich.table import Table
 from services.commands.glance import connect
 from shared.mirror.langfuse import SinkError
 from shared.mirror.mirror import make_mirror
-from shared.postgres.database import Connection, Database, is_conflict
+from shared.postgres.database import Connection, Database, despite_conflicts
 from shared.postgres.owner_tables import read_owner_tables
 from shared.settings import Settings
 
@@ -57,20 +58,19 @@ class _DryRun(Exception):
 async def forget_person(settings: Settings, person: str, app: str | None, dry_run: bool) -> None:
     """Remove a person, of one app or of all, and print what was removed; `dry_run`: only print it."""
     database = await connect(settings)
+
+    async def once() -> dict[str, int]:
+        removed: dict[str, int] = {}
+        with suppress(_DryRun):
+            async with database.transaction() as connection:
+                removed = await forget(connection, person, app)
+                if dry_run:
+                    raise _DryRun
+        return removed
+
     try:
-        for last in (False, False, True):  # whoever writes of the person meanwhile may be in the way
-            try:
-                async with database.transaction() as connection:
-                    removed = await forget(connection, person, app)
-                    if dry_run:
-                        raise _DryRun
-                break
-            except Exception as error:
-                if last or not is_conflict(error):
-                    raise
-        mirrored = await _forget_there(settings, database)
-    except _DryRun:
-        mirrored = None
+        removed = await despite_conflicts(once)  # such as with whoever writes of the person meanwhile
+        mirrored = None if dry_run else await _forget_there(settings, database)
     finally:
         await database.close()
     _print(removed, dry_run)

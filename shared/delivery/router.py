@@ -28,7 +28,7 @@ from shared.delivery.sight import Sight
 from shared.delivery.work import Duplicate, UnitOfWork
 from shared.events import Event, LoopFailed
 from shared.failures import Reject, Retry, Unavailable
-from shared.postgres.database import Database, is_conflict, is_unavailable
+from shared.postgres.database import Database, despite_conflicts, is_unavailable
 from shared.requester import printable
 from shared.telemetry.metrics import INVALID, Metrics, Outcome
 
@@ -211,17 +211,15 @@ class Router:
 
     async def _handle(self, envelope: Envelope) -> list[Envelope]:
         registration = self._handlers[envelope.type]
-        for last in (False, False, True):
-            try:
-                async with UnitOfWork(self._database, envelope, self.consumer, self._arrivals) as work:
-                    following = await registration.handle(envelope.event, work, self._deps)
-                    produced = [envelope.follow(event, self.consumer) for event in following]
-                    work.emit(produced)
-                return produced
-            except Exception as error:
-                if last or not is_conflict(error):
-                    raise
-        raise AssertionError("unreachable")
+
+        async def once() -> list[Envelope]:
+            async with UnitOfWork(self._database, envelope, self.consumer, self._arrivals) as work:
+                following = await registration.handle(envelope.event, work, self._deps)
+                produced = [envelope.follow(event, self.consumer) for event in following]
+                work.emit(produced)
+            return produced
+
+        return await despite_conflicts(once)
 
     async def _finish_earlier(self, envelope: Envelope) -> Outcome:
         """Do what the delivery that committed may not have come to: publish, or bury."""

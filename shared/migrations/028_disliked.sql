@@ -1,5 +1,6 @@
--- What an evaluation reads, in less time. Both functions are planned once for a connection, and not, as a query is
--- whose plans with and without its parameters look alike, each time: that took as long as a hundred dislikes.
+-- What an evaluation reads, in less time: dislikes, the likes of chunks that tell their causes, and counts.
+-- `dislikes_of` and `votes_between` are planned once for a connection, and not, as a query is whose plans with and
+-- without its parameters look alike, each time: that took as long as a hundred dislikes.
 
 -- Whoever writes an answer comes to its votes: in this order nobody waits in a circle.
 lock table feedback_loop.conversation, feedback_loop.search_log in share row exclusive mode;
@@ -131,11 +132,8 @@ set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as
 declare
     others bigint[];
 begin
-    if tg_table_name = 'search_log' then
+    if tg_op = 'DELETE' then  -- a search may be of no message
         others := array(select v.id from gone g join feedback_loop.vote v using (app, conversation_id)
-                        where v.asked is not null and feedback_loop.asked_of(v) is distinct from v.asked);
-    elsif tg_op = 'DELETE' then
-        others := array(select v.id from gone g join feedback_loop.vote v using (app, conversation_id, message_id)
                         where v.asked is not null and feedback_loop.asked_of(v) is distinct from v.asked);
     else
         others := array(select v.id from fresh f join feedback_loop.vote v using (app, conversation_id, message_id)
@@ -270,7 +268,8 @@ begin
                              and a.conversation_id = v.conversation_id and a.message_id = v.message_id
                          ), 'conversation/' || v.conversation_id) as user_id, v.citations
                   from feedback_loop.vote v
-                  where v.app = of_app and v.asked = feedback_loop.question_key(q.asked) and v.created_at <= until and v.name = 'user_feedback'
+                  where v.app = of_app and v.asked = feedback_loop.question_key(q.asked)
+                    and v.created_at <= until and v.name = 'user_feedback'
                   order by v.created_at desc limit most_likes) n
             cross join lateral jsonb_each(n.citations) c
             where c.value = '1' group by c.key) g

@@ -10,10 +10,10 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from importlib import resources
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import asyncpg
@@ -29,6 +29,7 @@ __all__ = [
     "Database",
     "DatabaseUnavailable",
     "SchemaBehind",
+    "despite_conflicts",
     "dump_json",
     "is_conflict",
     "is_unavailable",
@@ -37,6 +38,8 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 Isolation = Literal["read_committed", "repeatable_read"]
 
@@ -249,6 +252,20 @@ def is_unavailable(error: BaseException) -> bool:
 def is_conflict(error: BaseException) -> bool:
     """Whether another transaction got in the way: the whole thing may simply be done again."""
     return isinstance(error, asyncpg.SerializationError | asyncpg.DeadlockDetectedError)
+
+
+async def despite_conflicts(do: Callable[[], Awaitable[T]], attempts: int = 3) -> T:
+    """What `do` returns. Where another transaction got in its way it is done again, from its beginning.
+
+    Raises: as `do`; at the last attempt the conflict too.
+    """
+    for _ in range(attempts - 1):
+        try:
+            return await do()
+        except Exception as error:
+            if not is_conflict(error):
+                raise
+    return await do()
 
 
 async def _prepare(connection: Any) -> None:

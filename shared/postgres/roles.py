@@ -53,7 +53,6 @@ _COMMANDS = (
 )
 """What a person may ask of the loop."""
 
-
 _VOTES_COUNTED = "votes_counted(text[], timestamptz, timestamptz)"
 """How many votes were cast when."""
 
@@ -198,10 +197,7 @@ ROLES = {
             "webhook_state": "select",
         },
         emits=(*_COMMANDS, "webhook.test"),
-        calls=(
-            "votes_counted(text[], timestamptz, timestamptz)",
-            "votes_about(text[], jsonb[], timestamptz, timestamptz)",
-        ),
+        calls=(_VOTES_COUNTED, "votes_about(text[], jsonb[], timestamptz, timestamptz)"),
     ),
 }
 

@@ -22,7 +22,7 @@ from services.commands.glance import connect
 from services.commands.transfer.entries import Entry, Unfit
 from services.commands.transfer.formats import FORMATS, Wanted
 from services.commands.transfer.rows import Unreadable, rows_of
-from shared.postgres.database import Connection, is_conflict
+from shared.postgres.database import Connection, despite_conflicts
 from shared.requester import printable
 from shared.settings import Settings
 
@@ -31,7 +31,6 @@ __all__ = ["Order", "import_file"]
 BATCH = 1000
 MOST_TOLD = 10
 """Rows that are wrong, told of one file."""
-ATTEMPTS = 3
 LONGEST = 500
 """Characters that are told of one row."""
 
@@ -120,20 +119,18 @@ def _check(order: Order) -> _Counts:
 async def _write(settings: Settings, order: Order, counted: _Counts, console: Console) -> _Counts:
     """Write the votes in one transaction; again where another one got in its way."""
     database = await connect(settings)
+
+    async def once() -> _Counts:
+        counts = _Counts(counted.votes, counted.others)
+        with suppress(_DryRun):
+            async with database.transaction() as connection:
+                await _all(connection, order, counts, console)
+                if order.dry_run:
+                    raise _DryRun
+        return counts
+
     try:
-        for attempt in range(ATTEMPTS):
-            counts = _Counts(counted.votes, counted.others)
-            try:
-                with suppress(_DryRun):
-                    async with database.transaction() as connection:
-                        await _all(connection, order, counts, console)
-                        if order.dry_run:
-                            raise _DryRun
-                return counts
-            except Exception as error:
-                if not is_conflict(error) or attempt == ATTEMPTS - 1:
-                    raise
-        raise AssertionError  # the last attempt returns or raises
+        return await despite_conflicts(once)
     finally:
         await database.close()
 
