@@ -14,7 +14,6 @@ import aio_pika
 from aio_pika.abc import (
     AbstractRobustChannel,
     AbstractRobustConnection,
-    AbstractRobustExchange,
     AbstractRobustQueue,
 )
 
@@ -44,22 +43,18 @@ class Declarations:
         self._topology = topology
         self._made_here = made_here
 
-    async def exchanges(
-        self, channel: AbstractRobustChannel
-    ) -> tuple[AbstractRobustExchange, dict[float, AbstractRobustExchange]]:
-        """The exchange of events, and by delay those of the retry queues; and all queues but consumers'."""
-        exchange = await self._exchange(channel, self._topology.exchange, aio_pika.ExchangeType.TOPIC)
+    async def exchanges(self, channel: AbstractRobustChannel) -> None:
+        """The exchange of events, those of the retry queues, and all queues but consumers'."""
+        await self._exchange(channel, self._topology.exchange, aio_pika.ExchangeType.TOPIC)
         if self._made_here:
             await channel.declare_queue(self._topology.dead, durable=True, arguments=self._arguments({}))
-        retries = {}
         for delay in self._topology.ladder:
             name = self._topology.retry(delay)
-            retries[delay] = await self._exchange(channel, name, aio_pika.ExchangeType.FANOUT)
+            await self._exchange(channel, name, aio_pika.ExchangeType.FANOUT)
             if self._made_here:
                 waiting = {"x-message-ttl": round(delay * 1000), "x-dead-letter-exchange": ""}
                 queue = await channel.declare_queue(name, durable=True, arguments=self._arguments(waiting))
                 await queue.bind(name, routing_key="")
-        return exchange, retries
 
     async def queue(
         self, channel: AbstractRobustChannel, consumer: str, types: Sequence[str]
@@ -79,12 +74,8 @@ class Declarations:
             await queue.bind(self._topology.exchange, routing_key=type)
         return queue
 
-    async def _exchange(
-        self, channel: AbstractRobustChannel, name: str, type: aio_pika.ExchangeType
-    ) -> AbstractRobustExchange:
-        exchange = await channel.declare_exchange(name, type, durable=True, passive=not self._made_here)
-        assert isinstance(exchange, AbstractRobustExchange)
-        return exchange
+    async def _exchange(self, channel: AbstractRobustChannel, name: str, type: aio_pika.ExchangeType) -> None:
+        await channel.declare_exchange(name, type, durable=True, passive=not self._made_here)
 
     def _arguments(self, arguments: dict[str, Any], limited: bool = False) -> dict[str, Any]:
         """A queue's arguments; classic queues refuse those that only quorum queues have."""

@@ -45,7 +45,6 @@ _UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 # Made once: for anything but its own defaults `json` makes one for each call.
-_HEAD = json.JSONEncoder(ensure_ascii=False)
 # Sorted, as PostgreSQL keeps no order of keys: an event read from the outbox is the same bytes again.
 _DATA = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True)
 
@@ -191,8 +190,8 @@ def to_json(envelope: Envelope) -> str:
     """The structured form as text (as the outbox stores it)."""
     message = encode(envelope)
     attributes = {name.removeprefix("ce-"): value for name, value in message.headers.items()}
-    head = _HEAD.encode({**attributes, "datacontenttype": "application/json"})
-    return f'{head[:-1]}, "data": {message.body.decode()}}}'
+    head = pydantic_core.to_json({**attributes, "datacontenttype": "application/json"})  # all of them text
+    return (head[:-1] + b',"data":' + message.body + b"}").decode()
 
 
 def from_json(stored: Mapping[str, Any]) -> Envelope:

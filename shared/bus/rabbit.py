@@ -10,84 +10,33 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from itertools import count
+from typing import cast
 
 import aio_pika
 import aiormq
 from aio_pika.abc import (
-    AbstractExchange,
     AbstractIncomingMessage,
     AbstractRobustChannel,
     AbstractRobustConnection,
-    AbstractRobustExchange,
     AbstractRobustQueue,
 )
 
+from shared.bus.bounded import TIMEOUT, Bounded
 from shared.bus.declarations import Declarations, robust_channel
 from shared.bus.decoding import lenient
 from shared.bus.envelope import Message
-from shared.bus.port import AGAIN, RELAYED, BusError, OnDelivery, Topology, Unroutable, with_headers
+from shared.bus.port import BusError, OnDelivery, Topology, with_headers
+from shared.bus.rabbit_delivery import Acknowledgements, RabbitDelivery
 
 __all__ = ["RabbitBus"]
 
 log = logging.getLogger(__name__)
 
-_TIMEOUT = 4.0
-"""Seconds for one operation, reconnecting included: the trigger must answer within five."""
-_MOST_HEADERS = 64 * 1024
-"""Bytes of headers that are passed on as they came. With what is added they must fit into a frame (128 KiB):
-else the broker ends the connection, and sends the message again."""
-_LONGEST_HEADER = 1000
-_ATTRIBUTES = (
-    *("ce-specversion", "ce-id", "ce-type", "ce-source", "ce-time", "ce-correlationid", "ce-causationid"),
-    *("traceparent", RELAYED),
-)
 _PROCESS, _ATTEMPT = uuid.uuid4().hex, count(1)
-_BROKER_HEADERS = ("x-death", "x-first-death", "x-last-death", "x-delivery", "x-acquired")
-
-
-class _Delivery:
-    def __init__(self, incoming: AbstractIncomingMessage) -> None:
-        self._incoming = incoming
-        headers = {
-            name: str(value.decode(errors="replace") if isinstance(value, bytes | bytearray) else value)
-            for name, value in incoming.headers.items()
-            if not name.startswith(_BROKER_HEADERS) and not isinstance(value, list | dict | None)
-        }
-        headers = _bounded_headers(headers)
-        headers["content-type"] = incoming.content_type or "application/json"
-        if incoming.message_id:
-            headers.setdefault("ce-id", incoming.message_id)
-        self.message = Message(incoming.routing_key or "", headers, incoming.body)
-        self.redelivered = bool(incoming.redelivered)
-
-    async def ack(self) -> None:
-        async with _bounded("acknowledge"):
-            await self._incoming.ack()
-
-    async def give_back(self) -> None:
-        """Return it to its queue; a broker that counts returns is given time in between."""
-        if self._incoming.processed:
-            return
-        count = self._incoming.headers.get("x-delivery-count")
-        await asyncio.sleep(min(AGAIN * 2 ** min(count, 10), 60) if isinstance(count, int) else AGAIN)
-        try:
-            async with _bounded("give back"):
-                await self._incoming.nack(requeue=True)
-        except BusError as error:
-            log.debug("%s; the broker takes it back when the channel closes", error)
-
-
-def _bounded_headers(headers: dict[str, str]) -> dict[str, str]:
-    """Headers as they came; where they are too large, what says which event it is, and no more."""
-    if (
-        sum(len(text.encode("utf-8", "replace")) + 5 for entry in headers.items() for text in entry)
-        <= _MOST_HEADERS
-    ):
-        return headers
-    return {name: headers[name][:_LONGEST_HEADER] for name in _ATTRIBUTES if name in headers}
+_DEFAULT_EXCHANGE = ""
+"""To the queue that the routing key names."""
 
 
 class _Subscription:
@@ -99,17 +48,18 @@ class _Subscription:
         self._on_delivery = on_delivery
         self._tag: str | None = None
         self._running: set[asyncio.Task[None]] = set()
+        self._acknowledgements: Acknowledgements | None = None
 
     async def resume(self) -> None:
         if self._tag is None:
-            async with _bounded("consume"):
+            async with Bounded("consume"):
                 self._tag = await self._queue.consume(self._deliver)
 
     async def pause(self) -> None:
         tag, self._tag = self._tag, None
         if tag is not None:
             # Also where this fails, aio-pika does not restore the consumer after a reconnect.
-            async with _bounded("cancel"):
+            async with Bounded("cancel"):
                 await self._queue.cancel(tag)
 
     async def close(self) -> None:
@@ -117,18 +67,26 @@ class _Subscription:
         for task in self._running:
             task.cancel()
         if self._running:
-            await asyncio.wait(self._running, timeout=_TIMEOUT)
+            await asyncio.wait(self._running, timeout=TIMEOUT)
+        if self._acknowledgements is not None:
+            await self._acknowledgements.flush()
 
     async def _deliver(self, incoming: AbstractIncomingMessage) -> None:
         # In a task of its own: aio-pika cancels its callbacks when a channel closes. What takes longer
         # than the broker waits for an acknowledgement (30 minutes) would be begun again and again; so
         # it ends, and the delivery that came meanwhile finds it done.
-        task = asyncio.create_task(self._hand_over(incoming))
+        try:
+            channel = incoming.channel
+        except aiormq.exceptions.ChannelInvalidStateError:
+            return  # it comes again, on another
+        if self._acknowledgements is None or self._acknowledgements.channel is not channel:
+            self._acknowledgements = Acknowledgements(channel)
+        delivery = RabbitDelivery(incoming, self._acknowledgements)
+        task = asyncio.create_task(self._hand_over(delivery))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
-    async def _hand_over(self, incoming: AbstractIncomingMessage) -> None:
-        delivery = _Delivery(incoming)
+    async def _hand_over(self, delivery: RabbitDelivery) -> None:
         try:
             await self._on_delivery(delivery)
         except Exception:
@@ -152,20 +110,18 @@ class RabbitBus:
         self._declarations = Declarations(self.topology, declares)
         self._connection: AbstractRobustConnection | None = None
         self._channel: AbstractRobustChannel | None = None
-        self._exchange: AbstractRobustExchange | None = None
-        self._retries: dict[float, AbstractRobustExchange] = {}
         self._subscriptions: list[_Subscription] = []
 
     async def connect(self) -> None:
-        async with _bounded("connect", limit=10):
+        async with Bounded("connect", limit=10):
             connection = await aio_pika.connect_robust(
                 self._url, timeout=5, heartbeat=10, reconnect_interval=1
             )
         self._connection = connection
         try:
-            async with _bounded("declare", limit=10):
+            async with Bounded("declare", limit=10):
                 channel = await robust_channel(connection)
-                self._exchange, self._retries = await self._declarations.exchanges(channel)
+                await self._declarations.exchanges(channel)
                 self._channel = channel
         except BaseException:
             await connection.close()
@@ -177,7 +133,7 @@ class RabbitBus:
         await asyncio.gather(*(subscription.close() for subscription in self._subscriptions))
         self._subscriptions.clear()
         if connection is not None:
-            async with _bounded("close"):
+            async with Bounded("close"):
                 await connection.close()
 
     def trouble(self) -> str | None:
@@ -188,30 +144,51 @@ class RabbitBus:
         return None
 
     async def publish(self, message: Message) -> None:
-        if self._exchange is None:
-            raise BusError("not connected to RabbitMQ")
-        await _publish(self._exchange, message, message.routing_key)
+        await self._publish(message, self.topology.exchange, message.routing_key)
 
     async def send(self, consumer: str, message: Message, delay: float = 0) -> None:
-        if self._channel is None:
-            raise BusError("not connected to RabbitMQ")
-        exchange = self._retries[self.topology.rung(delay)] if delay > 0 else self._channel.default_exchange
-        await _publish(exchange, message, self.topology.queue(consumer))
+        exchange = self.topology.retry(self.topology.rung(delay)) if delay > 0 else _DEFAULT_EXCHANGE
+        await self._publish(message, exchange, self.topology.queue(consumer))
 
     async def bury(self, consumer: str, message: Message, reason: str) -> None:
-        if self._channel is None:
-            raise BusError("not connected to RabbitMQ")
         letter = with_headers(
             message, x_consumer=consumer, x_routing_key=message.routing_key, x_reason=reason[:1000]
         )
-        await _publish(self._channel.default_exchange, letter, self.topology.dead)
+        await self._publish(letter, _DEFAULT_EXCHANGE, self.topology.dead)
+
+    async def _publish(self, message: Message, exchange: str, routing_key: str) -> None:
+        """Publish with a confirm.
+
+        By aiormq, on which aio-pika rests: aio-pika copies each message, and waits for the socket before it
+        waits for the confirm. The AMQP `message_id` is another one at each attempt: two publishes in flight
+        with one id on one channel could swap their confirms. The event's own id is a header.
+        """
+        if self._channel is None:
+            raise BusError("not connected to RabbitMQ")
+        async with Bounded("publish"):
+            channel = cast(aiormq.Channel, await self._channel.get_underlay_channel())
+            await channel.basic_publish(
+                message.body,
+                exchange=exchange,
+                routing_key=routing_key,
+                properties=aiormq.spec.Basic.Properties(
+                    content_type=message.headers.get("content-type", "application/json"),
+                    headers={
+                        name: value for name, value in message.headers.items() if name != "content-type"
+                    },
+                    delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+                    message_id=f"{_PROCESS}-{next(_ATTEMPT)}",
+                ),
+                mandatory=True,
+                wait=False,
+            )
 
     async def subscribe(
         self, consumer: str, types: Sequence[str], on_delivery: OnDelivery, prefetch: int
     ) -> _Subscription:
-        if self._connection is None or self._exchange is None:
+        if self._connection is None:
             raise BusError("not connected to RabbitMQ")
-        async with _bounded("subscribe", limit=10):
+        async with Bounded("subscribe", limit=10):
             channel = await robust_channel(self._connection)
             await channel.set_qos(prefetch_count=prefetch)
             queue = await self._declarations.queue(channel, consumer, types)
@@ -224,7 +201,7 @@ class RabbitBus:
         """Make a consumer's queue and its bindings, for one that may not."""
         if self._connection is None:
             raise BusError("not connected to RabbitMQ")
-        async with _bounded("declare", limit=10):
+        async with Bounded("declare", limit=10):
             channel = await robust_channel(self._connection)
             try:
                 await self._declarations.queue(channel, consumer, types)
@@ -235,7 +212,7 @@ class RabbitBus:
         """How many subscriptions a consumer's queue has; 0 also where there is no queue."""
         if self._connection is None:
             raise BusError("not connected to RabbitMQ")
-        async with _bounded("look at a queue"):
+        async with Bounded("look at a queue"):
             channel = await self._connection.channel()  # the broker closes it if there is no queue
             try:
                 queue = await channel.declare_queue(self.topology.queue(consumer), passive=True)
@@ -244,46 +221,3 @@ class RabbitBus:
                 return 0
             finally:
                 await channel.close()
-
-
-async def _publish(exchange: AbstractExchange, message: Message, routing_key: str) -> None:
-    """Publish with a confirm.
-
-    The AMQP `message_id` is another one at each attempt: two publishes in flight with one id on one channel
-    could swap their confirms. The event's own id is a header.
-    """
-    async with _bounded("publish"):
-        await exchange.publish(
-            aio_pika.Message(
-                message.body,
-                headers={name: value for name, value in message.headers.items() if name != "content-type"},
-                content_type=message.headers.get("content-type", "application/json"),
-                delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
-                message_id=f"{_PROCESS}-{next(_ATTEMPT)}",
-            ),
-            routing_key=routing_key,
-            mandatory=True,
-        )
-
-
-@asynccontextmanager
-async def _bounded(what: str, limit: float = _TIMEOUT) -> AsyncIterator[None]:
-    """Bound an operation in time and give its failures one type.
-
-    aio-pika's own `timeout` does not bound the wait for a reconnect.
-    """
-    try:
-        async with asyncio.timeout(limit):
-            yield
-    except aio_pika.exceptions.PublishError as error:
-        raise Unroutable(f"RabbitMQ has no queue for this message: {error}") from None
-    except (
-        aiormq.exceptions.AMQPError,
-        aio_pika.exceptions.AMQPException,
-        OSError,
-        RuntimeError,
-        asyncio.InvalidStateError,
-    ) as error:
-        raise BusError(f"RabbitMQ: cannot {what}: {type(error).__name__}: {error}") from error
-    except TimeoutError:
-        raise BusError(f"RabbitMQ: cannot {what} within {limit:g} s") from None

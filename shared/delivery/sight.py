@@ -12,7 +12,7 @@ is stored with is that of the step which wrote it: sent again by a relay, it has
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from time import monotonic
 
@@ -40,18 +40,24 @@ class Sight:
     metrics: Metrics
     tracer: Tracer | None = None
 
-    @contextmanager
-    def publishing(self, envelope: Envelope, bus: Bus, consumer: str | None = None) -> Iterator[Message]:
+    def publishing(
+        self, envelope: Envelope, bus: Bus, consumer: str | None = None
+    ) -> AbstractContextManager[Message]:
         """The message to send, to everyone or to one consumer."""
-        message = encode(envelope)
         if self.tracer is None:
-            yield message
-            return
+            return nullcontext(encode(envelope))
+        return self._traced(self.tracer, envelope, bus, consumer)
+
+    @contextmanager
+    def _traced(
+        self, tracer: Tracer, envelope: Envelope, bus: Bus, consumer: str | None
+    ) -> Iterator[Message]:
+        message = encode(envelope)
         exchange = bus.topology.exchange
         to = f"{exchange}:{envelope.type}" if consumer is None else bus.topology.queue(consumer)
         said = {"messaging.operation.name": "publish", "messaging.operation.type": "send"}
         attributes = said | _attributes(envelope, bus, to)
-        with span(self.tracer, "producer", f"publish {to}", envelope.traceparent, attributes) as made:
+        with span(tracer, "producer", f"publish {to}", envelope.traceparent, attributes) as made:
             yield with_headers(message, traceparent=made.traceparent) if made.traceparent else message
 
     @contextmanager

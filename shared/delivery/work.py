@@ -74,7 +74,8 @@ class UnitOfWork:
             except BaseException as failed:
                 await self._stack.__aexit__(type(failed), failed, failed.__traceback__)
                 raise
-        await self._stack.__aexit__(kind, error, trace)
+        if self._connection is not None:
+            await self._stack.__aexit__(kind, error, trace)
 
     async def _finish(self) -> None:
         """The inbox row is written also where the handler wrote nothing."""

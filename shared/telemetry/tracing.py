@@ -105,9 +105,12 @@ def span(
 ) -> Iterator[Span]:
     """A place for the time of the block, and a span where there is a tracer."""
     parent = well_formed(parent)
-    if tracer is None:
-        with _at(Place(parent, None, run, event)):
+    if tracer is None:  # as `_at` does: one context less, for every event and request
+        token = _place.set(Place(parent, None, run, event))
+        try:
             yield OFF
+        finally:
+            _place.reset(token)
         return
     with (
         tracer.span(kind, name, parent, attributes) as made,

@@ -212,6 +212,48 @@ async def test_close_gives_back_what_is_unacknowledged(case: Case) -> None:
     assert second.taken[0].redelivered
 
 
+@pytest.mark.parametrize(
+    "waves",
+    [["abc"], ["bc"], ["acef"], ["bd", "a", "f"], ["f", "e", "d", "c", "b"], ["ab", "cd", "f"], ["abcdef"]],
+    ids="-".join,
+)
+async def test_what_is_not_acknowledged_comes_again_whatever_else_is(case: Case, waves: list[str]) -> None:
+    turns = {letter: asyncio.Event() for letter in "abcdef"}
+
+    async def wait(delivery: Delivery) -> None:
+        await turns[delivery.message.body.decode()].wait()
+        await delivery.ack()
+
+    first, second = Consumer(wait), Consumer()
+    await case.bus.subscribe("a", [KEY], first, len(turns))
+    for letter in turns:
+        await case.bus.publish(message(letter.encode()))
+    await wait_until(lambda: len(first.taken) == len(turns))
+    for wave in waves:  # of each, all at the same moment
+        for letter in wave:
+            turns[letter].set()
+        await asyncio.sleep(0.02)
+    await case.bus.close()
+    await case.bus.connect()
+    await case.bus.subscribe("a", [KEY], second, len(turns))
+    left = set(turns) - set("".join(waves))
+    await second.has(len(left))
+    assert {body.decode() for body in second.bodies} == left
+
+
+async def test_what_is_left_comes_again_while_others_are_acknowledged(case: Case) -> None:
+    async def leave_the_first(delivery: Delivery) -> None:
+        if delivery.message.body != b"0" or delivery.redelivered:
+            await delivery.ack()
+
+    consumer = Consumer(leave_the_first)
+    await case.bus.subscribe("a", [KEY], consumer, 4)
+    for number in range(8):
+        await case.bus.publish(message(b"%d" % number))
+    await wait_until(lambda: len(consumer.taken) == 9)
+    assert consumer.bodies.count(b"0") == 2
+
+
 async def test_a_closed_bus_refuses(case: Case) -> None:
     await case.bus.subscribe("a", [KEY], Consumer(), 4)
     await case.bus.close()
