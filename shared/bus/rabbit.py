@@ -29,6 +29,7 @@ from shared.bus.decoding import lenient
 from shared.bus.envelope import Message
 from shared.bus.port import BusError, OnDelivery, Topology, with_headers
 from shared.bus.rabbit_delivery import Acknowledgements, RabbitDelivery
+from shared.bus.writing import Connection
 
 __all__ = ["RabbitBus"]
 
@@ -115,7 +116,7 @@ class RabbitBus:
     async def connect(self) -> None:
         async with Bounded("connect", limit=10):
             connection = await aio_pika.connect_robust(
-                self._url, timeout=5, heartbeat=10, reconnect_interval=1
+                self._url, timeout=5, heartbeat=10, reconnect_interval=1, connection_class=Connection
             )
         self._connection = connection
         try:
