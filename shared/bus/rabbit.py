@@ -11,6 +11,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import count
 from typing import cast
 
@@ -73,16 +74,27 @@ class _Subscription:
             await self._acknowledgements.flush()
 
     async def _deliver(self, incoming: AbstractIncomingMessage) -> None:
-        # In a task of its own: aio-pika cancels its callbacks when a channel closes. What takes longer
-        # than the broker waits for an acknowledgement (30 minutes) would be begun again and again; so
-        # it ends, and the delivery that came meanwhile finds it done.
-        try:
-            channel = incoming.channel
-        except aiormq.exceptions.ChannelInvalidStateError:
-            return  # it comes again, on another
+        """The first on each channel. aio-pika makes of each a message and a task of its own, so aiormq, on
+        which it rests, is told to come to us; where aio-pika consumes anew, it comes here first again."""
+        with suppress(aiormq.exceptions.ChannelInvalidStateError):  # else it comes again, on another
+            channel = cast(aiormq.Channel, incoming.channel)
+            if incoming.consumer_tag in channel.consumers:
+                channel.consumers[incoming.consumer_tag] = self._take
+            self._begin(RabbitDelivery(incoming, incoming, self._acknowledging(channel)))
+
+    async def _take(self, message: aiormq.abc.DeliveredMessage) -> None:
+        channel = self._acknowledging(message.channel)
+        self._begin(RabbitDelivery(message, message.header.properties, channel))
+
+    def _acknowledging(self, channel: aiormq.abc.AbstractChannel) -> Acknowledgements:
         if self._acknowledgements is None or self._acknowledgements.channel is not channel:
             self._acknowledgements = Acknowledgements(channel)
-        delivery = RabbitDelivery(incoming, self._acknowledgements)
+        return self._acknowledgements
+
+    def _begin(self, delivery: RabbitDelivery) -> None:
+        # In a task of its own: aiormq cancels its callbacks when a channel closes. What takes longer
+        # than the broker waits for an acknowledgement (30 minutes) would be begun again and again; so
+        # it ends, and the delivery that came meanwhile finds it done.
         task = asyncio.create_task(self._hand_over(delivery))
         self._running.add(task)
         task.add_done_callback(self._running.discard)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextvars import Context
-from itertools import takewhile
 
 from aio_pika.abc import AbstractIncomingMessage
-from aiormq.abc import AbstractChannel
+from aiormq import spec
+from aiormq.abc import AbstractChannel, DeliveredMessage
 
 from shared.bus.bounded import Bounded
 from shared.bus.envelope import Message
@@ -29,6 +29,10 @@ _ATTRIBUTES = (
 _BROKER_HEADERS = ("x-death", "x-first-death", "x-last-death", "x-delivery", "x-acquired")
 
 
+_MOST_SETTLED = 10_000
+"""Deliveries that may be settled while an earlier one is open."""
+
+
 class Acknowledgements:
     """What is acknowledged on one channel.
 
@@ -36,23 +40,15 @@ class Acknowledgements:
     as far as nothing that came before it is open: "all up to this one" costs no more than one does.
 
     Args:
-        channel: with one consumer. The broker counts what it delivers there: 1, 2, 3 …
+        channel: the broker counts what it delivers there: 1, 2, 3 …
     """
 
     def __init__(self, channel: AbstractChannel) -> None:
         self.channel = channel
-        self._open: dict[int, None] = {}  # in the order of their tags
-        self._last = 0
-        self._gapless = True
+        self._first_open = 1
+        self._settled: set[int] = set()  # of those after it
         self._due: set[int] = set()
         self._sending: asyncio.Task[None] | None = None
-
-    def expect(self, tag: int) -> None:
-        """The next delivery has come."""
-        # Had the library kept one back, "all up to this one" would acknowledge what nobody has seen.
-        self._gapless = self._gapless and tag == self._last + 1
-        self._last = tag
-        self._open[tag] = None
 
     def add(self, tag: int) -> None:
         """Acknowledge it, in this turn of the event loop."""
@@ -68,7 +64,7 @@ class Acknowledgements:
         except BusError as error:
             log.debug("%s; the broker takes it back when the channel closes", error)
         else:
-            self._open.pop(tag, None)
+            self._settled.add(tag)
 
     async def flush(self) -> None:
         """Returns when what was added is on its way."""
@@ -87,34 +83,43 @@ class Acknowledgements:
             self._sending = None
 
     async def _acknowledge(self, due: set[int]) -> None:
-        together = list(takewhile(due.__contains__, self._open)) if self._gapless else []
-        for tag in due:
-            self._open.pop(tag, None)
+        self._settled |= due
+        while self._first_open in self._settled:
+            self._settled.remove(self._first_open)
+            self._first_open += 1
+        if len(self._settled) > _MOST_SETTLED:  # one may be open for ever: the library may have dropped it
+            self._settled.clear()
+            self._first_open = 0
+        together = {tag for tag in due if tag < self._first_open}
         if together:
-            await self.channel.basic_ack(together[-1], multiple=len(together) > 1, wait=False)
-        for tag in due.difference(together):
+            await self.channel.basic_ack(max(together), multiple=len(together) > 1, wait=False)
+        for tag in due - together:
             await self.channel.basic_ack(tag, wait=False)
 
 
 class RabbitDelivery:
     """See `shared.bus.port.Delivery`."""
 
-    def __init__(self, incoming: AbstractIncomingMessage, acknowledgements: Acknowledgements) -> None:
+    def __init__(
+        self,
+        incoming: AbstractIncomingMessage | DeliveredMessage,
+        properties: AbstractIncomingMessage | spec.Basic.Properties,
+        acknowledgements: Acknowledgements,
+    ) -> None:
         assert incoming.delivery_tag is not None
-        acknowledgements.expect(incoming.delivery_tag)
-        self._incoming = incoming
         self._tag = incoming.delivery_tag
         self._acknowledgements = acknowledgements
         self._acknowledged = False
+        self._headers = properties.headers or {}
         headers = {
             name: str(value.decode(errors="replace") if isinstance(value, bytes | bytearray) else value)
-            for name, value in incoming.headers.items()
+            for name, value in self._headers.items()
             if not name.startswith(_BROKER_HEADERS) and not isinstance(value, list | dict | None)
         }
         headers = _bounded_headers(headers)
-        headers["content-type"] = incoming.content_type or "application/json"
-        if incoming.message_id:
-            headers.setdefault("ce-id", incoming.message_id)
+        headers["content-type"] = properties.content_type or "application/json"
+        if properties.message_id:
+            headers.setdefault("ce-id", properties.message_id)
         self.message = Message(incoming.routing_key or "", headers, incoming.body)
         self.redelivered = bool(incoming.redelivered)
 
@@ -127,7 +132,7 @@ class RabbitDelivery:
         """Return it to its queue; a broker that counts returns is given time in between."""
         if self._acknowledged:
             return
-        count = self._incoming.headers.get("x-delivery-count")
+        count = self._headers.get("x-delivery-count")
         await asyncio.sleep(min(AGAIN * 2 ** min(count, 10), 60) if isinstance(count, int) else AGAIN)
         await self._acknowledgements.give_back(self._tag)
 

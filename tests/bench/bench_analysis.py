@@ -17,6 +17,7 @@ Casting is not timed; what is new is folded within the evaluation, and that is.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
@@ -81,6 +82,7 @@ async def measure(dsn: str) -> dict[int, Times]:
         ledgers.append(ledger)
     found: dict[int, Times] = {ledger.votes: defaultdict(list) for ledger in ledgers}
     now = await ledgers[0].now()
+    gc.freeze()  # as `shared.process` does
     for turn in range(ROUNDS + 1):
         for ledger in ledgers:  # the first time only warms up
             times = found[ledger.votes] if turn else defaultdict[str, list[float]](list)

@@ -13,6 +13,7 @@ hardly change.
 from __future__ import annotations
 
 import asyncio
+import gc
 import multiprocessing
 import os
 import time
@@ -71,6 +72,7 @@ def _run(program: Program, way: hops.Way, cores: list[int]) -> None:
     os.sched_setaffinity(0, cores)
 
     async def forever() -> None:
+        gc.freeze()  # what this module imports is the product's, and nothing that a peer should look through
         await program(way)
         await asyncio.Event().wait()
 

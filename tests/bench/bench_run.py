@@ -10,6 +10,7 @@ two publishes with a confirm, two commits of one row, one post over a connection
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import time
 import uuid
@@ -114,6 +115,7 @@ async def measure(dsn: str, amqp: str | None, slack: FakeSlack) -> Times:
     runtime = Runtime(settings, [trigger, collector, analyzer, notifier])
     async with running(runtime), aiohttp.ClientSession() as session:
         url = f"http://127.0.0.1:{runtime.port}/run-feedback-loop"
+        gc.freeze()  # as `shared.process` does
         for turn in range(-WARM, RUNS):
             answered, told = await one_run(session, url, slack)
             await asyncio.sleep(0.1)  # what the run leaves to do is done

@@ -7,6 +7,7 @@ messages over the same quorum queues, declared beforehand, with the same prefetc
 from __future__ import annotations
 
 import asyncio
+import gc
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -133,4 +134,5 @@ class _Hops:
 async def _serve(way: Way, built: _Hops) -> None:
     settings = Settings(_env_file=None, database_url=SecretStr(way.dsn), amqp_url=SecretStr(way.amqp))
     async with running(Runtime(settings, built.builders(), way.topology), http_server=False):
+        gc.freeze()  # as `shared.process` does
         await asyncio.Event().wait()

@@ -390,6 +390,28 @@ async def line(amqp_url: str, exchange: str) -> AsyncIterator[Line]:
     await sweep(amqp_url, topology, ["a"])
 
 
+async def test_one_delivery_open_for_ever_keeps_no_other_from_being_acknowledged(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.bus.rabbit_delivery._MOST_SETTLED", 3)
+
+    async def hold_the_first(delivery: Delivery) -> None:
+        if delivery.message.body == b"0" and not delivery.redelivered:
+            await asyncio.Event().wait()
+        await delivery.ack()
+
+    first, second = Consumer(hold_the_first), Consumer()
+    await line.bus.subscribe("a", [KEY], first, 2)
+    for number in range(10):
+        await line.bus.publish(message(b"%d" % number))
+    await first.has(10)
+    await line.bus.close()
+    await line.bus.connect()
+    await line.bus.subscribe("a", [KEY], second, 2)
+    await second.has(1)
+    assert second.bodies == [b"0"]
+
+
 async def test_consuming_continues_after_the_connection_broke(line: Line) -> None:
     consumer = Consumer()
     await line.bus.subscribe("a", [KEY], consumer, 4)
