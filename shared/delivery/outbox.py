@@ -16,7 +16,7 @@ from uuid import UUID
 
 from asyncpg import Record
 
-from shared.bus.envelope import Envelope, InvalidMessage, from_json, to_json
+from shared.bus.envelope import Envelope, InvalidMessage, encode, from_json, to_json
 from shared.bus.port import RELAYED, Bus, BusError, Unroutable, with_headers
 from shared.delivery.sight import Sight
 from shared.postgres.database import Connection, Database, is_unavailable, without_nul
@@ -281,15 +281,17 @@ class Outbox:
 
 def columns(envelopes: Iterable[Envelope]) -> list[list[str | None]]:
     """The first parameters of `INSERT`."""
-    rows = [
-        (
-            str(envelope.id),
-            envelope.type,
-            envelope.source.rpartition("/")[2],
-            str(envelope.cause) if envelope.cause else None,
-            str(envelope.correlation),
-            without_nul(to_json(envelope)),
+    rows = []
+    for envelope in envelopes:
+        said = encode(envelope).headers  # ids as text already
+        rows.append(
+            (
+                said["ce-id"],
+                envelope.type,
+                envelope.source.rpartition("/")[2],
+                said.get("ce-causationid"),
+                said["ce-correlationid"],
+                without_nul(to_json(envelope)),
+            )
         )
-        for envelope in envelopes
-    ]
     return [list(column) for column in zip(*rows, strict=True)] or [[]] * 6

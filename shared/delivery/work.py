@@ -8,7 +8,7 @@ deliveries that end at the same time.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Literal, Self
 
@@ -42,7 +42,7 @@ class UnitOfWork:
         self.consumer = consumer
         self._database = database
         self._arrivals = arrivals or Arrivals(database)
-        self._stack = AsyncExitStack()
+        self._transaction: AbstractAsyncContextManager[Connection] | None = None
         self._connection: Connection | None = None
         self._following: list[Envelope] = []
 
@@ -72,10 +72,15 @@ class UnitOfWork:
             try:
                 await self._finish()
             except BaseException as failed:
-                await self._stack.__aexit__(type(failed), failed, failed.__traceback__)
+                await self._end(type(failed), failed, failed.__traceback__)
                 raise
-        if self._connection is not None:
-            await self._stack.__aexit__(kind, error, trace)
+        await self._end(kind, error, trace)
+
+    async def _end(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._transaction is not None:
+            await self._transaction.__aexit__(kind, error, trace)
 
     async def _finish(self) -> None:
         """The inbox row is written also where the handler wrote nothing."""
@@ -88,8 +93,9 @@ class UnitOfWork:
         self, state: Literal["processed", "dead"], reason: str | None, isolation: Isolation
     ) -> Connection:
         if self._connection is None:
-            connection = await self._stack.enter_async_context(self._database.transaction(isolation))
-            self._connection = connection
+            transaction = self._database.transaction(isolation)
+            connection = self._connection = await transaction.__aenter__()
+            self._transaction = transaction
             inserted = await connection.fetchval(
                 _ARRIVED,
                 self.consumer,
