@@ -26,8 +26,8 @@ _FAILURES = (
 class Bounded:
     """Bounds an operation in time and gives its failures one type.
 
-    aio-pika's own `timeout` does not bound the wait for a reconnect. A class, for every event has three of
-    them, and as generators they would cost twice as much.
+    aio-pika's own `timeout` does not bound the wait for a reconnect. A class, for every event has
+    one, and as a generator it would cost twice as much.
     """
 
     __slots__ = ("_limit", "_timeout", "_what")

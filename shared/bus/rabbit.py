@@ -1,4 +1,5 @@
-"""RabbitMQ behind the `Bus` port, through aio-pika.
+"""RabbitMQ behind the `Bus` port, through aio-pika, and aiormq beneath it where every event passes
+(`docs/adr/0010-aiormq-where-events-pass.md`).
 
 What exists on the broker is in `shared/bus/declarations.py`. Attempts are counted in Postgres
 (`shared/delivery/inbox.py`); the broker's own delivery limit is only a last resort, and what passes it lands
@@ -83,8 +84,8 @@ class _Subscription:
             self._begin(RabbitDelivery(incoming, incoming, self._acknowledging(channel)))
 
     async def _take(self, message: aiormq.abc.DeliveredMessage) -> None:
-        channel = self._acknowledging(message.channel)
-        self._begin(RabbitDelivery(message, message.header.properties, channel))
+        acknowledgements = self._acknowledging(message.channel)
+        self._begin(RabbitDelivery(message, message.header.properties, acknowledgements))
 
     def _acknowledging(self, channel: aiormq.abc.AbstractChannel) -> Acknowledgements:
         if self._acknowledgements is None or self._acknowledgements.channel is not channel:

@@ -93,7 +93,23 @@ def well_formed(traceparent: str | None) -> str | None:
     return traceparent if traceparent and _TRACEPARENT.fullmatch(traceparent) else None
 
 
-@contextmanager
+class _At(AbstractContextManager[Span]):
+    """Where the process is, for the time of the block. A class: every event and request has one."""
+
+    __slots__ = ("_place", "_span", "_token")
+
+    def __init__(self, place: Place, span: Span) -> None:
+        self._place = place
+        self._span = span
+
+    def __enter__(self) -> Span:
+        self._token = _place.set(self._place)
+        return self._span
+
+    def __exit__(self, *_: object) -> None:
+        _place.reset(self._token)
+
+
 def span(
     tracer: Tracer | None,
     kind: Kind,
@@ -102,27 +118,17 @@ def span(
     attributes: Attributes,
     run: str | None = None,
     event: str | None = None,
-) -> Iterator[Span]:
+) -> AbstractContextManager[Span]:
     """A place for the time of the block, and a span where there is a tracer."""
     parent = well_formed(parent)
-    if tracer is None:  # as `_at` does: one context less, for every event and request
-        token = _place.set(Place(parent, None, run, event))
-        try:
-            yield OFF
-        finally:
-            _place.reset(token)
-        return
-    with (
-        tracer.span(kind, name, parent, attributes) as made,
-        _at(Place(made.traceparent, tracer, run, event)),
-    ):
-        yield made
+    if tracer is None:
+        return _At(Place(parent, None, run, event), OFF)
+    return _traced(tracer, tracer.span(kind, name, parent, attributes), run, event)
 
 
 @contextmanager
-def _at(place: Place) -> Iterator[None]:
-    token = _place.set(place)
-    try:
-        yield
-    finally:
-        _place.reset(token)
+def _traced(
+    tracer: Tracer, begun: AbstractContextManager[Span], run: str | None, event: str | None
+) -> Iterator[Span]:
+    with begun as made, _At(Place(made.traceparent, tracer, run, event), made):
+        yield made
