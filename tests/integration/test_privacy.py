@@ -155,13 +155,15 @@ async def test_a_person_is_forgotten_whoever_is_in_the_way(
     database: Database, sql: Any, dsn: str, make_settings: Callable[..., Settings]
 ) -> None:
     """An answer that is being changed, and then its votes: `forget` takes them the other way round.
-    PostgreSQL ends the one that began to wait first."""
+    PostgreSQL ends the one that looks first, once `deadlock_timeout` is over: here, `forget`."""
     await _conversation(sql, "c", PERSON, "q", "a")
     await _vote(sql, "c", PERSON, None)
+    await sql.execute("set deadlock_timeout = '60s'")
+    patient = f"{dsn}{'&' if '?' in dsn else '?'}deadlock_timeout=3s"
     transaction = sql.transaction()
     await transaction.start()
     await sql.execute("update feedback_loop.conversation set answer = 'b'")
-    forgetting = asyncio.create_task(forget_person(make_settings(database_url=dsn), PERSON, None, False))
+    forgetting = asyncio.create_task(forget_person(make_settings(database_url=patient), PERSON, None, False))
 
     async def waits() -> bool:
         async with database.connection() as connection:
