@@ -16,7 +16,7 @@ from services.analyzer.aftermath import rollback
 from services.analyzer.comments import Listener
 from services.analyzer.dislikes import dislikes, find_questions
 from services.analyzer.register import enter
-from services.analyzer.votes import Lineage, fold
+from services.analyzer.votes import Lineage
 from shared import policy
 from shared.delivery.work import UnitOfWork
 from shared.events import (
@@ -31,6 +31,7 @@ from shared.events import (
 )
 from shared.mirror.mirror import Mirror
 from shared.postgres.database import Connection, Database
+from shared.postgres.folding import fold
 from shared.postgres.owner_tables import read_owner_tables
 from shared.postgres.retention import retain
 from shared.reasons import say

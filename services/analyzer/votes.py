@@ -15,20 +15,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from shared.postgres.database import Connection, Database
+from shared.postgres.database import Connection
 
-__all__ = ["Count", "Lineage", "Window", "count", "earlier", "fold", "lineage", "report_start"]
-
-
-A_DAY = 96
-"""Quarters of an hour that are counted in one transaction."""
-
-MOST_DAYS = 31
-"""Days that are counted at most before an evaluation: what its windows have. The rest has time."""
-
-FOLDING = 600.0
-"""Seconds that counting a day may take."""
-
+__all__ = ["Count", "Lineage", "Window", "count", "earlier", "lineage", "report_start"]
 
 BEGINNING = datetime(1, 1, 2, tzinfo=UTC)
 """As far back as a window goes. (The driver takes the very first instant for minus infinity.)"""
@@ -112,27 +101,6 @@ async def count(connection: Connection, app: str, *windows: Window) -> list[Coun
         return Count(sum(row["likes"] for row in there), sum(row["dislikes"] for row in there))
 
     return [of(window) for window in windows]
-
-
-async def fold(database: Database, app: str) -> int:
-    """Count anew what votes of late have changed, the newest first; each day in a transaction of its own.
-
-    Nothing depends on it but time: what is not counted yet is read from the ledger (see
-    `shared/migrations/017_rollup.sql`). Not for use within a transaction.
-
-    Returns:
-        How many quarters of an hour were counted.
-    """
-    counted = 0
-    for _ in range(MOST_DAYS):
-        async with database.connection() as connection:
-            some: int = await connection.fetchval(
-                "select feedback_loop.fold_votes($1, $2)", app, A_DAY, timeout=FOLDING
-            )
-        counted += some
-        if some < A_DAY:
-            break
-    return counted
 
 
 async def report_start(connection: Connection, app: str, as_of: datetime) -> datetime | None:

@@ -14,7 +14,6 @@ from aiohttp import web
 from services.collector.bodies import Conversation, ConversationBatch, FeedbackBatch, FeedbackBody, KeyBody
 from services.collector.intake import FromTheFuture, Intake, NoVote
 from services.collector.votes import Retraction
-from shared.runtime import Kernel
 from shared.web import http
 from shared.web.access import voter_of
 
@@ -31,8 +30,8 @@ NDJSON = {"application/x-ndjson", "application/ndjson", "application/jsonl"}
 
 
 class Collector:
-    def __init__(self, kernel: Kernel) -> None:
-        self._intake = Intake(kernel)
+    def __init__(self, intake: Intake) -> None:
+        self._intake = intake
 
     async def put_feedback(self, request: web.Request) -> web.Response:
         """`POST|PUT /feedback`: cast a vote, add a reason to it, or retract it with null."""

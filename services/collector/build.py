@@ -9,6 +9,7 @@ from functools import partial
 from aiohttp import web
 
 from services.collector.app import Collector
+from services.collector.intake import Intake
 from services.collector.operations import CONTRACT
 from services.collector.tokens_api import TokensApi
 from shared.postgres.owner_tables import read_owner_tables
@@ -28,7 +29,8 @@ def build(kernel: Kernel) -> Service:
     """The collector: HTTP in, rows out. At start it begins to read the owner's tables."""
     if kernel.settings.api_token is None and kernel.settings.production:
         log.warning("API_TOKEN is not set: anyone who knows the URL can vote")
-    collector, tokens, guard = Collector(kernel), TokensApi(kernel.settings), kernel.guard
+    intake, tokens, guard = Intake(kernel), TokensApi(kernel.settings), kernel.guard
+    collector = Collector(intake)
     vote = partial(guard.needs, "vote", browser=True, body=LARGEST_VOTE)
     asked_before = preflight(kernel.settings, "POST, PUT, DELETE")
     reading: list[asyncio.Task[None]] = []
@@ -42,6 +44,7 @@ def build(kernel: Kernel) -> Service:
         for task in reading:
             task.cancel()
         await asyncio.gather(*reading, return_exceptions=True)
+        await intake.close()
 
     return Service(
         name="collector",

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
 from typing import TypeVar
 
 from services.collector import ledger
 from services.collector.bodies import Conversation
+from services.collector.counting import Counting
 from services.collector.votes import Retraction, Vote, fold
 from shared.postgres.database import Connection, despite_conflicts
 from shared.postgres.gathering import Gathering
@@ -51,6 +52,11 @@ class Intake:
         self._kernel = kernel
         # No more at once: while these are written there are others to read and to answer.
         self._singles = Gathering(self._write_singles, lambda item: item.key, most=32)
+        self._counting = Counting(kernel.database)
+
+    async def close(self) -> None:
+        """Stop what is done beside the requests."""
+        await self._counting.close()
 
     async def take(self, item: Vote | Retraction) -> bool:
         """Write one vote, addition or retraction. Returns whether a vote was retracted.
@@ -62,7 +68,7 @@ class Intake:
         await self._connected()
         retracted = await self._singles.add(item)
         self._kernel.metrics.votes.add(_kind(item))
-        self._kernel.mirror.soon()
+        self._written((item.key.app,))
         return retracted
 
     async def take_all(self, items: Sequence[Vote | Retraction]) -> None:
@@ -81,7 +87,7 @@ class Intake:
         await self._in_transaction(write)
         for kind, number in Counter(map(_kind, items)).items():
             self._kernel.metrics.votes.add(kind, by=number)
-        self._kernel.mirror.soon()
+        self._written({item.key.app for item in items})
 
     async def record(self, answers: Sequence[Conversation]) -> None:
         """Record answers, all or none.
@@ -114,6 +120,10 @@ class Intake:
             ]
 
         return await self._in_transaction(write, alone=ledger.is_one_statement(items))
+
+    def _written(self, apps: Iterable[str]) -> None:
+        self._counting.after(apps)
+        self._kernel.mirror.soon()
 
     async def _connected(self) -> None:
         if self._kernel.ready.is_set():

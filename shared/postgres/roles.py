@@ -90,7 +90,7 @@ ROLES = {
             "vote": "select, insert, update, delete",
         },
         emits=(),
-        calls=("read_owner_tables()",),
+        calls=("read_owner_tables()", "fold_votes(text, integer)"),
     ),
     "analyzer": Role(
         _INBOX

@@ -19,7 +19,6 @@ import asyncpg
 
 from services.analyzer import handlers
 from services.analyzer.comments import Listener
-from services.analyzer.votes import fold
 from shared.bus.envelope import Envelope
 from shared.delivery.work import UnitOfWork
 from shared.embedding.use_model import UseEmbedder
@@ -27,6 +26,7 @@ from shared.events import FeedbackEvaluate, Report
 from shared.policy import Rules
 from shared.postgres.database import Database
 from shared.postgres.embedded import start_postgres, stop_postgres
+from shared.postgres.folding import fold
 
 DAYS = 365
 RULES = Rules(policy="wilson", threshold=0.9, min_votes=20, cooldown=timedelta(days=7))
@@ -100,7 +100,7 @@ class Ledger:
         assert isinstance(said, Report)
         return said
 
-    async def tell(self) -> None:
+    async def answer(self) -> None:
         """What was asked, searched and answered before each vote; of every third, a vote on a chunk too."""
         for statement in (_ANSWERS, _SEARCHES, _CITED, "vacuum analyze"):
             await self.value(statement)

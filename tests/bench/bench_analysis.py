@@ -5,13 +5,15 @@ Ledgers of 10,000, 1,000,000 and 10,000,000 votes (`BENCH_ROWS` limits them), an
 - the owner's query, `sum(case …)` over all rows;
 - a rollup read with plain SQL, four weeks of quarters of an hour: what reading it can cost at best;
 - the same count by the product: the day's, and the lineage's of four weeks;
-- the product's evaluation, its handler with commit, ten days in a row: with the day's share of the year (27
-  to 27,397 new votes), again with nothing new, and with 27 new ones (the same novelty everywhere).
+- the product's evaluation, its handler with commit, ten times two days in a row: with the day's share of the
+  year (27 to 27,397 new votes) that nobody has counted yet; the next day with its share, counted up to the
+  last quarter of an hour, as the collector does while votes come; again with nothing new, and with 27 new
+  ones (the same novelty everywhere).
 
 Then an evaluation over 100,000 votes with nothing new, before and after each has a question and a search, and
 every third is on a chunk too.
 
-Casting is not timed; what is new is folded within the evaluation, and that is.
+Casting is not timed, nor what the collector counts; what is counted within the evaluation is.
 """
 
 from __future__ import annotations
@@ -48,18 +50,24 @@ def sizes() -> list[int]:
 
 
 async def around(ledger: Ledger, day: datetime, times: Times) -> None:
-    """Everything once, of one ledger, on the day that ends then."""
+    """Everything once, of one ledger, on the day that ends then and on the day before."""
 
     async def take(name: str, do: Callable[[], Awaitable[object]]) -> None:
         times[name].append(await timed(do))
 
-    async def evaluate(name: str, new: int, since: timedelta) -> None:
-        await ledger.cast(new, day - since, day)
-        await take(f"evaluation, new: {name}", lambda: ledger.evaluate(day))
+    async def evaluate(name: str, at: datetime = day) -> None:
+        await take(f"evaluation, new: {name}", lambda: ledger.evaluate(at))
 
-    await evaluate("a day's votes", ledger.votes // DAYS, timedelta(days=1))
-    await evaluate("nothing", 0, timedelta(0))
-    await evaluate(f"{FEW} votes", FEW, timedelta(minutes=1))
+    daily, yesterday, quarter = ledger.votes // DAYS, day - timedelta(days=1), day - timedelta(minutes=15)
+    await ledger.cast(daily, yesterday - timedelta(days=1), yesterday)
+    await evaluate("a day's votes", yesterday)
+    await ledger.cast(daily - daily // 96, yesterday, quarter)
+    await ledger.fold()
+    await ledger.cast(daily // 96, quarter, day)
+    await evaluate("a day's votes, counted as they came")
+    await evaluate("nothing")
+    await ledger.cast(FEW, day - timedelta(minutes=1), day)
+    await evaluate(f"{FEW} votes")
     async with ledger.database.transaction("repeatable_read") as connection:
         of = await lineage(connection, "default")
         week, month = day - timedelta(days=7), day - timedelta(days=28)
@@ -75,7 +83,7 @@ async def around(ledger: Ledger, day: datetime, times: Times) -> None:
 async def measure(dsn: str) -> dict[int, Times]:
     ledgers = []
     for size in sizes():
-        ledger, took = await made(dsn, size, timedelta(days=ROUNDS + 1))
+        ledger, took = await made(dsn, size, timedelta(days=2 * ROUNDS + 2))
         print(
             f"{size:,} votes loaded in {took['loaded']:.0f} s, folded in {took['folded']:.1f} s", flush=True
         )
@@ -86,7 +94,7 @@ async def measure(dsn: str) -> dict[int, Times]:
     for turn in range(ROUNDS + 1):
         for ledger in ledgers:  # the first time only warms up
             times = found[ledger.votes] if turn else defaultdict[str, list[float]](list)
-            await around(ledger, now - timedelta(days=ROUNDS - turn), times)
+            await around(ledger, now - timedelta(days=2 * (ROUNDS - turn)), times)
     for ledger in ledgers:
         await ledger.database.close()
     return found
@@ -123,10 +131,14 @@ def test_answers() -> None:
     async def measure(dsn: str) -> None:
         ledger, _ = await made(dsn, 100_000, timedelta(days=1))
         now = await ledger.now()
-        for what in ("votes alone", "with questions, searches and votes on chunks"):
+
+        async def tell(what: str) -> None:
             times = [await timed(lambda: ledger.evaluate(now)) for _ in range(2 * ROUNDS)][ROUNDS:]
             print(f"an evaluation, {what}: {middle(times):.1f} ms")
-            await ledger.tell()
+
+        await tell("votes alone")
+        await ledger.answer()
+        await tell("with questions, searches and votes on chunks")
         await ledger.database.close()
 
     with postgres() as dsn:

@@ -13,15 +13,17 @@ from itertools import pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import aiohttp
 import asyncpg
 import pytest
 
 from services.analyzer.build import build
-from services.analyzer.votes import fold
+from services.collector.build import build as collector
 from services.dashboard import figures
 from services.dashboard.filters import Filter
 from services.dashboard.selection import choose
 from shared.postgres.database import Database
+from shared.postgres.folding import fold
 from tests.support.events import wait_until
 from tests.support.judging import Loop
 
@@ -464,6 +466,49 @@ async def test_evaluation_folds(start: Callable[..., Any], ledger: Ledger) -> No
     await loop.cast(87, 13)
     said = await loop.evaluate()
     assert (said.likes, said.dislikes, await ledger.marks()) == (87, 13, 0)
+
+
+@pytest.fixture
+async def vote(
+    start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Callable[..., Any]]:
+    """Casts a vote in a collector whose quarters of an hour take a quarter of a second."""
+    monkeypatch.setattr("services.collector.counting.QUARTER", 0.25)
+    runtime = await start([collector])
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{runtime.port}") as session:
+
+        async def vote(conversation: str) -> None:
+            body = {"conversation_id": conversation, "feedback": "like"}
+            async with session.post("/feedback", json=body) as answer:
+                assert answer.status == 200, await answer.text()
+
+        yield vote
+
+
+async def test_first_vote_of_a_quarter_has_the_quarters_before_counted(
+    vote: Callable[..., Any], ledger: Ledger
+) -> None:
+    await vote("c1")
+    await asyncio.sleep(0.3)
+    await vote("c2")
+
+    async def counted() -> bool:
+        return await ledger.marks() == 0
+
+    await wait_until(counted)
+    assert await ledger.connection.fetchval("select sum(likes) from feedback_loop.vote_count") == 2
+
+
+async def test_votes_are_taken_where_they_cannot_be_counted(
+    vote: Callable[..., Any], ledger: Ledger, caplog: pytest.LogCaptureFixture
+) -> None:
+    await ledger.execute("alter function feedback_loop.fold_votes(text, integer) rename to no_longer")
+    await vote("c1")
+    await asyncio.sleep(0.3)
+    await vote("c2")
+    await wait_until(lambda: "votes are counted later" in caplog.text)
+    await vote("c3")
+    assert await ledger.connection.fetchval("select count(*) from feedback_loop.vote") == 3
 
 
 async def test_evaluation_counts_what_was_cast_after_the_folding(
