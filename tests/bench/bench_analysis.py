@@ -30,6 +30,7 @@ from rich.table import Table
 
 from services.analyzer.votes import Window, count, lineage
 from tests.bench.analysing import DAYS, Ledger, made, middle, postgres, timed
+from tests.bench.flame import flame
 
 SIZES = (10_000, 1_000_000, 10_000_000)
 ROUNDS = 9
@@ -91,10 +92,11 @@ async def measure(dsn: str) -> dict[int, Times]:
     found: dict[int, Times] = {ledger.votes: defaultdict(list) for ledger in ledgers}
     now = await ledgers[0].now()
     gc.freeze()  # as `shared.process` does
-    for turn in range(ROUNDS + 1):
-        for ledger in ledgers:  # the first time only warms up
-            times = found[ledger.votes] if turn else defaultdict[str, list[float]](list)
-            await around(ledger, now - timedelta(days=2 * (ROUNDS - turn)), times)
+    with flame("analysis"):
+        for turn in range(ROUNDS + 1):
+            for ledger in ledgers:  # the first time only warms up
+                times = found[ledger.votes] if turn else defaultdict[str, list[float]](list)
+                await around(ledger, now - timedelta(days=2 * (ROUNDS - turn)), times)
     for ledger in ledgers:
         await ledger.database.close()
     return found

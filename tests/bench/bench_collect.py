@@ -15,7 +15,7 @@ import asyncio
 import json
 import os
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from statistics import median
 
@@ -27,6 +27,7 @@ from rich.table import Table
 from services.collector.build import build
 from shared.web.access import Handler
 from tests.bench import load
+from tests.bench.flame import flame
 from tests.bench.served import Served, loading, postgres, product, serving
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
@@ -35,6 +36,7 @@ CONNECTIONS = 64
 BATCH = 1000
 
 ONLY, INSERTS, VOTES, BATCHES = "parses and answers", "one INSERT a request", "POST /feedback", "a batch"
+FLAMES = {VOTES: "collect", BATCHES: "collect-batch"}
 
 
 # --- the peers --------------------------------------------------------------------------------
@@ -114,7 +116,8 @@ def measure(source: ProcessPoolExecutor, servers: dict[str, Served]) -> dict[str
             many, make, connections = (BATCH, batch, 4) if name == BATCHES else (1, vote, CONNECTIONS)
             before = server.cpu()
             request = partial(make, f"{name[:3]}{round}")
-            done = source.submit(load.hammer, server.port, request, connections, SECONDS).result()
+            with flame(FLAMES[name], server.pid) if round == ROUNDS and name in FLAMES else nullcontext():
+                done = source.submit(load.hammer, server.port, request, connections, SECONDS).result()
             assert set(done.statuses) == {200}, done.statuses
             votes = many * len(done.times)
             if round:  # the first only warms up

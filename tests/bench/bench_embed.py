@@ -31,6 +31,7 @@ from shared.events import GenerationRequested
 from shared.runtime import Runtime, running
 from shared.settings import Settings
 from tests.bench.bench_retrieval import korquad
+from tests.bench.flame import flame
 from tests.bench.served import CORES, postgres
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
@@ -100,7 +101,8 @@ async def measure(dsn: str, folder: Path) -> dict[str, list[Took]]:
     async with running(Runtime(settings, [partial(build, embedder=embedder)])) as runtime:
         for turn in range(ROUNDS):
             await forget(runtime)
-            took[PRODUCT].append(await timed(embedder, generation(runtime)))
+            with flame("embed"):
+                took[PRODUCT].append(await timed(embedder, generation(runtime)))
             chunks = await stored(runtime)
             took[QUICK].append(await timed(embedder, alone(embedder, chunks, settings.embedding_batch)))
             quick, embedder._forward = embedder._forward, None

@@ -19,7 +19,7 @@ import os
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from statistics import median
 
@@ -35,6 +35,7 @@ from shared.bus.rabbit import RabbitBus
 from shared.events import LoopPaused
 from shared.postgres.database import Database
 from tests.bench import hops
+from tests.bench.flame import flame
 from tests.bench.served import CORES, Served, postgres
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
@@ -130,7 +131,8 @@ async def once(name: str, amqp: str, dsn: str, prefetch: int) -> tuple[float, fl
     with spawned(PROGRAMS[name], way) as process:
         began = await arrivals.until("first", lambda ready: ready < MESSAGES)
         before = process.cpu()
-        ended = await arrivals.until("arrived", lambda ready: ready >= MESSAGES)
+        with flame(f"hop-{prefetch}", process.pid) if name == PRODUCT else nullcontext():
+            ended = await arrivals.until("arrived", lambda ready: ready >= MESSAGES)
         core = process.cpu() - before
     assert await arrivals.ready("arrived") == MESSAGES or name not in (BARE, FASTSTREAM)
     await arrivals.delete()

@@ -36,6 +36,7 @@ from shared.events import LoopPaused
 from shared.runtime import Runtime, running
 from shared.settings import Settings
 from tests.bench.analysing import made, postgres
+from tests.bench.flame import flame
 from tests.support.slack import FakeSlack
 
 RUNS = int(os.environ.get("BENCH_RUNS", "40"))
@@ -116,16 +117,17 @@ async def measure(dsn: str, amqp: str | None, slack: FakeSlack) -> Times:
     async with running(runtime), aiohttp.ClientSession() as session:
         url = f"http://127.0.0.1:{runtime.port}/run-feedback-loop"
         gc.freeze()  # as `shared.process` does
-        for turn in range(-WARM, RUNS):
-            answered, told = await one_run(session, url, slack)
-            await asyncio.sleep(0.1)  # what the run leaves to do is done
-            publish = await parts.publish() + await parts.publish()
-            commit = await parts.commit() + await parts.commit()
-            post = await parts.post()
-            if turn >= 0:
-                found = (answered, told, publish + commit + post, publish, commit, post)
-                for name, seconds in zip(times, found, strict=True):
-                    times[name].append(seconds)
+        with flame("run-rabbitmq" if amqp else "run-one-process"):
+            for turn in range(-WARM, RUNS):
+                answered, told = await one_run(session, url, slack)
+                await asyncio.sleep(0.1)  # what the run leaves to do is done
+                publish = await parts.publish() + await parts.publish()
+                commit = await parts.commit() + await parts.commit()
+                post = await parts.post()
+                if turn >= 0:
+                    found = (answered, told, publish + commit + post, publish, commit, post)
+                    for name, seconds in zip(times, found, strict=True):
+                        times[name].append(seconds)
     await bus.close()
     await connection.close()
     return times

@@ -48,6 +48,7 @@ from shared.postgres.embedded import start_postgres, stop_postgres
 from shared.runtime import Runtime, running
 from shared.settings import Settings
 from tests.bench.bench_retrieval import korquad, stored_vectors
+from tests.bench.flame import flame
 from tests.support.events import wait_until
 from tests.support.processes import free_port
 
@@ -443,7 +444,8 @@ async def measure(dsn: str, promoting: Served, other: Served) -> tuple[float, fl
             "pgvector alone, 10 nearest, ef_search 40": pgvector(pool, 10, 40),
             words: by_words,
         }
-        single = await in_turn(asks, chosen)
+        with flame("search", promoting.process.pid):
+            single = await in_turn(asks, chosen)
         ratio = report(f"{len(texts):,} chunks, one at a time", single, ours, (vectors_alone, words))
         print(f"The vectors' ten nearest, of which the index finds: {await recall(pool, chosen):.2f}")
         report("Four at once", await four_at_once(asks, chosen), ours, (vectors_alone, words))

@@ -17,6 +17,7 @@ import asyncpg
 from services.trigger.build import build
 from shared.events import FeedbackEvaluate
 from tests.bench import load
+from tests.bench.flame import flame
 from tests.bench.served import Served, loading, postgres, product, serving
 from tests.support.probe import Probe
 
@@ -72,7 +73,12 @@ async def measure(dsn: str, source: ProcessPoolExecutor, server: Served) -> floa
 def test_trigger() -> None:
     """All answer 200, of one run, p99 ≤ 1 s."""
     print(f"\nload average {os.getloadavg()[0]:.1f}")
-    with postgres() as dsn, serving(trigger, dsn) as server, loading() as source:
+    with (
+        postgres() as dsn,
+        serving(trigger, dsn) as server,
+        loading() as source,
+        flame("trigger", server.pid),
+    ):
         p99 = asyncio.run(measure(dsn, source, server))
     print(f"p99 of all: {1000 * p99:.0f} ms; load average {os.getloadavg()[0]:.1f}")
     assert p99 <= 1
