@@ -295,6 +295,8 @@ class Skipped(Model):
 
     source: str
     reason: str
+    because: list[Because] = []
+    """The same for people of any language."""
 
 
 class GenerationCounts(Model):

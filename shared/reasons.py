@@ -111,6 +111,43 @@ WORDING: Mapping[str, Wording] = {
         "of {planned} planned chunks {shown} are there and {embedded} are embedded",
         "계획한 청크 {planned}개 중 {shown}개가 있고 {embedded}개가 임베딩되었습니다",
     ),
+    # --- why a document was skipped (`services/embedder`)
+    "document_type": Wording("unsupported type", "지원하지 않는 형식"),
+    "document_empty": Wording("no text", "텍스트가 없음"),
+    "document_deep": Wording("nested too deeply", "너무 깊이 중첩됨"),
+    "document_encrypted": Wording("encrypted PDF", "암호화된 PDF"),
+    "document_broken": Wording("broken {format}: {message}", "손상된 {format}: {message}"),
+    "document_scanned": Wording(
+        "no text that can be extracted (scanned pages?)", "추출할 텍스트가 없음 (스캔한 페이지인가요?)"
+    ),
+    "document_binary": Wording("binary content in a text file", "텍스트 파일에 바이너리 내용이 있음"),
+    "document_encoding": Wording(
+        "unknown text encoding (save it as UTF-8)", "알 수 없는 문자 인코딩 (UTF-8로 저장해 주세요)"
+    ),
+    "document_costly": Wording(
+        "takes too long or too much memory to read", "읽는 데 시간이나 메모리가 너무 많이 듦"
+    ),
+    "document_headings": Wording(
+        "comes to too much text: its headings are too long", "제목이 너무 길어 텍스트가 지나치게 많아짐"
+    ),
+    "document_large": Wording("larger than {megabytes} MB", "{megabytes} MB보다 큼"),
+    "document_refused": Wording("cannot be read: {message}", "읽을 수 없음: {message}"),
+    "document_irregular": Wording("not a regular file", "일반 파일이 아님"),
+    "document_outside": Wording("a link out of the folder", "폴더 밖을 가리키는 링크"),
+    "document_folder_link": Wording(
+        "a link to a folder is not followed", "폴더를 가리키는 링크는 따라가지 않음"
+    ),
+    "document_twice": Wording(
+        "another file has the same name in another Unicode form",
+        "유니코드 표기만 다른 같은 이름의 파일이 있음",
+    ),
+    "document_overruled": Wording(
+        "deleted or replaced over the API since it last changed",
+        "마지막으로 바뀐 뒤 API로 삭제되거나 교체됨",
+    ),
+    "folder_empty": Wording("holds no document that can be read", "읽을 수 있는 문서가 없음"),
+    "folder_missing": Wording("the folder does not exist", "폴더가 없음"),
+    "folder_file": Wording("this is not a folder", "폴더가 아님"),
     # --- what learning did not prove (`services/embedder/learning/gate.py`)
     "nothing_judged": Wording(
         "no vote says yet what search should have found",

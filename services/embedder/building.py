@@ -21,7 +21,7 @@ from services.embedder import gate, generations, ingest, learned, store, tables
 from services.embedder.chunking import CHUNKER
 from services.embedder.generations import Batch
 from services.embedder.ingest import Reading
-from services.embedder.knowledge import Folder
+from services.embedder.knowledge import Folder, skip
 from services.embedder.outcomes import Request, at_once, completed, origin, told
 from services.embedder.tables import Model
 from shared.delivery.work import UnitOfWork
@@ -34,7 +34,6 @@ from shared.events import (
     GenerationRequested,
     Outcome,
     RetrainRequested,
-    Skipped,
 )
 from shared.failures import Reject
 from shared.postgres.database import Connection, Database
@@ -159,7 +158,8 @@ async def _read_knowledge(app: str, deps: Deps) -> Reading | None:
         return await ingest.read(deps.database, app, deps.knowledge)
     except (FileNotFoundError, NotADirectoryError) as error:
         # Said in the outcome; what is known of the folder's documents stays.
-        missing = Skipped(source=str(deps.knowledge), reason=str(error))
+        code = "folder_missing" if isinstance(error, FileNotFoundError) else "folder_file"
+        missing = skip(str(deps.knowledge), code)
         return Reading(Folder({}, frozenset(), (missing,)), [])
 
 

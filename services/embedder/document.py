@@ -24,7 +24,15 @@ _UNWANTED = re.compile(
 
 
 class Unreadable(Exception):
-    """The file gives no text; the message says why, in words for the person who wrote it."""
+    """The file gives no text.
+
+    Attributes:
+        code, figures: why; `shared/reasons.py` has the words, which whoever parses does without.
+    """
+
+    def __init__(self, code: str, **figures: str | int) -> None:
+        super().__init__(code, figures)
+        self.code, self.figures = code, figures
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +89,7 @@ class Outline:
         """
         self._keep_bare_heading()
         if not self._blocks:
-            raise Unreadable("no text")
+            raise Unreadable("document_empty")
         if len(self._first_level) == 1:
             titles = (self._first_level[0], *titles)
         shown = [line[:MAX_HEADING] for line in map(one_line, titles) if line]

@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from services.embedder import store
-from services.embedder.knowledge import Folder, read_folder
+from services.embedder.knowledge import Folder, read_folder, skip
 from services.embedder.reading import Reader
 from services.embedder.store import CutDocument
-from shared.events import Skipped
 from shared.postgres.database import Connection, Database
 
 __all__ = ["Reading", "read", "take_over_folder"]
@@ -46,10 +45,10 @@ async def read(database: Database, app: str, root: Path, on_progress: OnProgress
         with Reader() as reader:
             folder = read_folder(root, on_progress, known, reader.parse)
         for source in sorted(folder.unchanged & overruled):
-            left = Skipped(source=source, reason="deleted or replaced over the API since it last changed")
+            left = skip(source, "document_overruled")
             folder = replace(folder, skipped=(*folder.skipped, left))
         if not (folder.documents or folder.unchanged):
-            empty = Skipped(source=str(root), reason="holds no document that can be read")
+            empty = skip(str(root), "folder_empty")
             folder = replace(folder, skipped=(empty, *folder.skipped))
         return Reading(folder, store.cut(folder.documents.values()))
 

@@ -23,9 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.embedder.parsing import SUFFIXES, Document, Unreadable, parse
-from shared.events import Skipped
+from shared.events import Because, Skipped
+from shared.reasons import say
 
-__all__ = ["MAX_BYTES", "MEDIA_TYPES", "Folder", "RawDocument", "read_folder"]
+__all__ = ["MAX_BYTES", "MEDIA_TYPES", "Folder", "RawDocument", "read_folder", "skip"]
 
 _MB = 1024 * 1024
 MAX_BYTES = {".md": 2 * _MB, ".html": 4 * _MB, ".htm": 4 * _MB, ".txt": 20 * _MB, ".pdf": 20 * _MB}
@@ -121,35 +122,41 @@ def read_folder(
                 media_type = MEDIA_TYPES[path.suffix.lower()]
                 documents[source] = RawDocument(source, media_type, data_hash, parse(source, data))
         except Unreadable as error:
-            skipped[source] = Skipped(source=source, reason=str(error))
+            skipped[source] = skip(source, error.code, **error.figures)
         if on_progress:
             on_progress(done, len(files))
     return Folder(documents, frozenset(unchanged), tuple(skipped[source] for source in sorted(skipped)))
 
 
+def skip(source: str, code: str, **figures: str | int) -> Skipped:
+    """A document that is not read, for a reason that `shared/reasons.py` words."""
+    because = [Because(code=code, figures=dict(figures))]
+    return Skipped(source=source, reason=say(because, "en"), because=because)
+
+
 def _files(root: Path, skipped: dict[str, Skipped]) -> dict[str, Path]:
     """The files to read, by source; adds to `skipped` what can be told from the name alone."""
 
-    def skip(path: Path, reason: str) -> None:
+    def passed(path: Path, code: str, **figures: str) -> None:
         source = _source(path, root)
-        skipped[source] = Skipped(source=source, reason=reason)
+        skipped[source] = skip(source, code, **figures)
 
     def refused(error: OSError) -> None:
-        skip(Path(error.filename), f"cannot be read: {error.strerror}")
+        passed(Path(error.filename), "document_refused", message=str(error.strerror))
 
     files: dict[str, Path] = {}
     for folder, folders, names in os.walk(root, onerror=refused):
         folders[:] = sorted(name for name in folders if not _is_ignored(name))
         for name in folders:
             if (path := Path(folder, name)).is_symlink():
-                skip(path, "a link to a folder is not followed")
+                passed(path, "document_folder_link")
         for name in sorted(name for name in names if not _is_ignored(name)):
             path = Path(folder, name)
             suffix = path.suffix.lower()
             if suffix not in SUFFIXES | _ASSETS:
-                skip(path, "unsupported type")
+                passed(path, "document_type")
             elif suffix in SUFFIXES and files.setdefault(_source(path, root), path) is not path:
-                skip(path, "another file has the same name in another Unicode form")
+                passed(path, "document_twice")
     return files
 
 
@@ -171,14 +178,14 @@ def _read(path: Path, root: Path) -> bytes:
     """
     try:
         if not path.resolve(strict=True).is_relative_to(root):
-            raise Unreadable("a link out of the folder")
+            raise Unreadable("document_outside")
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
-            raise Unreadable("not a regular file")
+            raise Unreadable("document_irregular")
         largest = MAX_BYTES[path.suffix.lower()]
         if status.st_size > largest:
-            raise Unreadable(f"larger than {largest // _MB} MB")
+            raise Unreadable("document_large", megabytes=largest // _MB)
         return path.read_bytes()
     except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
         reason = getattr(error, "strerror", None) or str(error)
-        raise Unreadable(f"cannot be read: {reason}") from None
+        raise Unreadable("document_refused", message=reason) from None

@@ -72,7 +72,7 @@ def _soup(markup: str) -> BeautifulSoup:
         try:
             return BeautifulSoup(markup, "html.parser")
         except ParserRejectedMarkup as error:
-            raise Unreadable(f"broken HTML: {error}") from None
+            raise Unreadable("document_broken", format="HTML", message=str(error)) from None
 
 
 def _walk(root: Tag, outline: Outline) -> None:

@@ -1,7 +1,7 @@
 """From a file's bytes to a `Document`. Pure.
 
 What is guaranteed: `parse` returns a document with at least one block, or raises `Unreadable` with
-a reason that a person understands; no other exception leaves it, whatever the bytes. The same bytes
+a reason; no other exception leaves it, whatever the bytes. The same bytes
 under the same name give the same document.
 
 What is not: layout. Emphasis, links' addresses and a PDF's columns are gone, and a scanned PDF has
@@ -24,7 +24,6 @@ __all__ = ["SUFFIXES", "Block", "Document", "Unreadable", "parse"]
 SUFFIXES = {".md", ".txt", ".html", ".htm", ".pdf"}
 """What `parse` can read, in lower case."""
 
-_BINARY = "binary content in a text file"
 _CONTROL_SHARE = 0.05
 
 # Python's names of the encodings that a page may declare, and what browsers take them for. UTF-16
@@ -45,12 +44,12 @@ def parse(name: str, data: bytes) -> Document:
     path = PurePosixPath(name)
     read = _READERS.get(path.suffix.lower())
     if read is None:
-        raise Unreadable("unsupported type")
+        raise Unreadable("document_type")
     outline = Outline()
     try:
         title = read(data, outline)
     except RecursionError:
-        raise Unreadable("nested too deeply") from None
+        raise Unreadable("document_deep") from None
     return outline.document(title, path.stem)
 
 
@@ -102,11 +101,12 @@ def _read_pdf(data: bytes, outline: Outline) -> str:
     try:
         pages = [page.extract_text() for page in PdfReader(_PdfBytes(data)).pages]
     except (FileNotDecryptedError, DependencyError):
-        raise Unreadable("encrypted PDF") from None
+        raise Unreadable("document_encrypted") from None
     except Exception as error:  # on garbage, pypdf raises whatever its code stumbles over
-        raise Unreadable(f"broken PDF: {one_line(str(error))[:100] or type(error).__name__}") from None
+        message = one_line(str(error))[:100] or type(error).__name__
+        raise Unreadable("document_broken", format="PDF", message=message) from None
     if not any(page.strip() for page in pages):
-        raise Unreadable("no text that can be extracted (scanned pages?)")
+        raise Unreadable("document_scanned")
     for page in pages:
         _add_paragraphs(page, outline)
     return ""
@@ -138,11 +138,11 @@ def _decode(data: bytes, declared: str | None = None) -> str:
         except UnicodeDecodeError:
             continue
         if _is_binary(text):
-            raise Unreadable(_BINARY)
+            raise Unreadable("document_binary")
         return text
     if _is_binary(data.decode("latin-1")):
-        raise Unreadable(_BINARY)
-    raise Unreadable("unknown text encoding (save it as UTF-8)")
+        raise Unreadable("document_binary")
+    raise Unreadable("document_encoding")
 
 
 def _python_codec(declared: str | None) -> list[str]:

@@ -73,7 +73,7 @@ class Reader:
             return parse(name, data)
         answer = self._asked(name, data)
         if "unreadable" in answer:
-            raise Unreadable(answer["unreadable"])
+            raise Unreadable(answer["unreadable"], **answer["figures"])
         return Document(answer["title"], tuple(Block(tuple(path), text) for path, text in answer["blocks"]))
 
     def _is_quick(self, name: str, size: int) -> bool:
@@ -101,7 +101,7 @@ class Reader:
         if line.endswith(b"\n"):
             return json.loads(line)
         self._end()
-        return {"unreadable": "takes too long or too much memory to read"}
+        return {"unreadable": "document_costly", "figures": {}}
 
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
@@ -130,11 +130,11 @@ def _answer(name: str, data: bytes) -> dict[str, Any]:
     try:
         document = parse(name, data)
     except Unreadable as error:
-        return {"unreadable": str(error)}
+        return {"unreadable": error.code, "figures": error.figures}
     except MemoryError:
-        return {"unreadable": "takes too much memory to read"}
+        return {"unreadable": "document_costly", "figures": {}}
     if sum(len(text) for block in document.blocks for text in (block.text, *block.headings)) > MOST:
-        return {"unreadable": "comes to too much text: its headings are too long"}
+        return {"unreadable": "document_headings", "figures": {}}
     return {"title": document.title, "blocks": [(block.headings, block.text) for block in document.blocks]}
 
 

@@ -3,7 +3,7 @@
 What is guaranteed: the report has the agreed lines and wording and nothing else; whatever people
 wrote (names, reasons, documents) stands on one line, bounded, and cannot mention anyone or forge a
 link in Slack, nor move the cursor of a terminal; no text reaches 10,000 characters. What is not:
-translation of such text, or of what failures and skipped documents say of themselves.
+translation of such text, or of what failures say of themselves.
 
 Pure: an event in, a text out. `markup` is `slack` (mrkdwn) or `plain` (a terminal).
 """
@@ -127,7 +127,7 @@ def outcome(event: RetrainCompleted, language: Language, markup: Markup = "slack
     facts += [
         words["cause"].format(_cause(event, words, markup)),
         _line(words["detail"], say(event.because, language) or event.detail, markup),
-        _skipped(counts.skipped, words, markup),
+        _skipped(counts.skipped, language, markup),
     ]
     return listed(title(words[key], event.app), facts)
 
@@ -241,11 +241,14 @@ def _gaps(event: Report, words: Mapping[str, str], markup: Markup, quotes: bool)
     return words["gaps"].format(" · ".join(asked))
 
 
-def _skipped(skipped: list[Skipped], words: Mapping[str, str], markup: Markup) -> str:
+def _skipped(skipped: list[Skipped], language: Language, markup: Markup) -> str:
     if not skipped:
         return ""
+    words = WORDS[language]
     named = ", ".join(
-        f"{person(one.source, NAME, markup)} ({person(one.reason, NAME, markup)})" for one in skipped[:NAMED]
+        f"{person(one.source, NAME, markup)}"
+        f" ({person(say(one.because, language) or one.reason, NAME, markup)})"
+        for one in skipped[:NAMED]
     )
     if len(skipped) > NAMED:
         named += " " + words["more"].format(len(skipped) - NAMED)

@@ -35,31 +35,31 @@ def endless_pdf() -> bytes:
 @pytest.mark.parametrize(("name", "data"), [("a.html", QUADRATIC), ("a.pdf", endless_pdf())])
 def test_a_document_that_takes_too_long_is_given_up_and_the_next_one_is_read(name: str, data: bytes) -> None:
     with Reader(cpu=1) as reader:
-        with pytest.raises(Unreadable, match="too long"):
+        with pytest.raises(Unreadable, match="document_costly"):
             reader.parse(name, data)
         assert reader.parse("b.txt", LONG) == parse("b.txt", LONG)
 
 
 def test_a_document_is_given_up_when_its_time_by_the_clock_is_over() -> None:
-    with Reader(wall=0.5) as reader, pytest.raises(Unreadable, match="too long"):
+    with Reader(wall=0.5) as reader, pytest.raises(Unreadable, match="document_costly"):
         reader.parse("a.html", QUADRATIC)
 
 
 def test_a_document_that_takes_too_much_memory_is_given_up_and_the_next_one_is_read() -> None:
     with Reader(memory=100 * 1024**2) as reader:
-        with pytest.raises(Unreadable, match="memory"):
+        with pytest.raises(Unreadable, match="document_costly"):
             reader.parse("a.txt", b"word " * 4_000_000)
         assert reader.parse("b.txt", LONG) == parse("b.txt", LONG)
 
 
 def test_a_document_whose_headings_would_fill_the_memory_of_who_asks_is_given_up() -> None:
     headings = "".join(f"{'#' * level} {'가' * 199}\n\n" for level in range(1, 7))
-    with Reader() as reader, pytest.raises(Unreadable, match="headings"):
+    with Reader() as reader, pytest.raises(Unreadable, match="document_headings"):
         reader.parse("a.md", (headings + "a\n\n***\n\n" * 22_000).encode())
 
 
 def test_what_is_wrong_with_a_document_is_told_in_the_same_words() -> None:
-    with Reader() as reader, pytest.raises(Unreadable, match="binary content"):
+    with Reader() as reader, pytest.raises(Unreadable, match="document_binary"):
         reader.parse("a.txt", b"\0" * (PLAIN + 1))
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
+import services.embedder
 from services.analyzer.aftermath import rollback
 from shared.events import Aftermath, Because
 from shared.policy import REASONS, Z95, decide, evidence
@@ -32,6 +34,12 @@ def test_both_languages_mention_the_same_figures(code: str) -> None:
     english, korean = (set(re.findall(r"\{(\w+)", text)) for text in WORDING[code])
     assert english == korean
     assert HANGUL.search(WORDING[code].ko) and not HANGUL.search(WORDING[code].en)
+
+
+def test_every_reason_to_skip_a_document_has_words_and_no_others_are_kept() -> None:
+    embedder = Path(services.embedder.__path__[0]).glob("*.py")
+    given = re.findall(r'"((?:document|folder)_[a-z_]+)"', "".join(map(Path.read_text, embedder)))
+    assert set(given) == {code for code in WORDING if code.startswith(("document_", "folder_"))}
 
 
 @pytest.mark.parametrize("reason", SENTENCES)

@@ -151,19 +151,19 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("name", "data", "reason"),
         [
-            ("a.txt", b"", "no text"),
-            ("a.md", b"---\ntitle: x\n---\n", "no text"),
-            ("a.html", b"<nav>menu</nav>", "no text"),
-            ("a.docx", b"PK", "unsupported type"),
-            ("a.txt", b"\x7fELF\x02\x01\x00\x00", "binary content in a text file"),
-            ("a.md", b"\x89PNG\r\n\x1a\n\x03\x01\x02\xff\xd8", "binary content in a text file"),
-            ("a.txt", b"ab\x01\x02\x03", "binary content in a text file"),
-            ("a.txt", b"caf\xe9 au lait", "unknown text encoding"),
-            ("a.pdf", b"", "broken PDF"),
-            ("a.pdf", b"%PDF-1.7\nnot really", "broken PDF"),
-            ("a.pdf", pdf("text")[:300], "broken PDF"),
-            ("a.pdf", pdf(), "no text that can be extracted"),
-            ("a.pdf", encrypted_pdf("secret"), "encrypted PDF"),
+            ("a.txt", b"", "document_empty"),
+            ("a.md", b"---\ntitle: x\n---\n", "document_empty"),
+            ("a.html", b"<nav>menu</nav>", "document_empty"),
+            ("a.docx", b"PK", "document_type"),
+            ("a.txt", b"\x7fELF\x02\x01\x00\x00", "document_binary"),
+            ("a.md", b"\x89PNG\r\n\x1a\n\x03\x01\x02\xff\xd8", "document_binary"),
+            ("a.txt", b"ab\x01\x02\x03", "document_binary"),
+            ("a.txt", b"caf\xe9 au lait", "document_encoding"),
+            ("a.pdf", b"", "document_broken"),
+            ("a.pdf", b"%PDF-1.7\nnot really", "document_broken"),
+            ("a.pdf", pdf("text")[:300], "document_broken"),
+            ("a.pdf", pdf(), "document_scanned"),
+            ("a.pdf", encrypted_pdf("secret"), "document_encrypted"),
         ],
     )
     def test_reason_is_named(self, name: str, data: bytes, reason: str) -> None:
@@ -173,7 +173,7 @@ class TestRefusals:
     def test_garbage_behind_a_page_tree_is_given_up_in_time(self) -> None:
         kids = " ".join(f"{number} 0 R" for number in range(3, 3000))
         broken = pdf("x").replace(b"[3 0 R]", f"[{kids}]".encode()) + b"\n%" + b"\xa7" * 8_000_000
-        with pytest.raises(Unreadable, match="broken PDF"):
+        with pytest.raises(Unreadable, match="document_broken"):
             parse("a.pdf", broken + pdf("x")[-60:])
 
     def test_deep_nesting_is_no_crash(self) -> None:

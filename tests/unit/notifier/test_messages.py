@@ -27,6 +27,7 @@ from services.notifier.messages import (
 from services.notifier.wording import WORDS
 from shared.events import (
     Aftermath,
+    Because,
     Evidence,
     GenerationCounts,
     LoopFailed,
@@ -351,6 +352,14 @@ def test_skipped_documents_are_named_up_to_five(number: int, ending: str) -> Non
     assert named.startswith(f"- 건너뛴 문서 {number}건: d0.pdf (broken)")
     assert named.endswith(ending)
     assert named.count("broken") == min(number, 5)
+
+
+def test_a_document_is_skipped_for_a_reason_in_the_readers_language() -> None:
+    because = [Because(code="document_broken", figures={"format": "PDF", "message": "EOF"})]
+    skipped = [Skipped(source="a.pdf", reason="as a version without codes has it", because=because)]
+    event = completed("unchanged", counts=GenerationCounts(skipped=skipped))
+    assert line(outcome(event, "ko"), "- 건너뛴") == "- 건너뛴 문서 1건: a.pdf (손상된 PDF: EOF)"
+    assert "a.pdf (broken PDF: EOF)" in outcome(event, "en")
 
 
 def test_failure_says_what_where_and_why() -> None:
