@@ -45,13 +45,18 @@ class Arrival:
 
 
 class Arrivals:
-    """Writes what is dealt with at the same time in one commit."""
+    """Writes what is dealt with at the same time in one commit.
 
-    def __init__(self, database: Database) -> None:
+    Args:
+        most: deliveries in one commit. Fewer than there are at once: while some are written, others are
+            handled and published.
+    """
+
+    def __init__(self, database: Database, most: int = 8) -> None:
         self._database = database
         # Two deliveries of one event are never in one write, so the second finds the first's row.
         self._gathering = Gathering[Arrival, None](
-            self._write, lambda one: (one.consumer, one.envelope.id), most=64
+            self._write, lambda one: (one.consumer, one.envelope.id), most
         )
 
     async def add(self, arrival: Arrival) -> None:
