@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 
 from shared.bus.envelope import Envelope
 from shared.delivery.arrivals import Arrival, Arrivals, Duplicate
@@ -22,13 +23,20 @@ async def rows(database: Database, query: str) -> list[object]:
 
 
 async def test_what_ends_at_the_same_time_is_one_commit(database: Database) -> None:
-    some = [arrival() for _ in range(20)]
+    some = [arrival() for _ in range(8)]
     arrivals = Arrivals(database)
     await asyncio.gather(*(arrivals.add(one) for one in some))
     assert len(set(await rows(database, "select xid from feedback_loop.inbox"))) == 1
     assert set(await rows(database, "select event_id from feedback_loop.outbox")) == {
         following.id for one in some for following in one.following
     }
+
+
+async def test_no_more_go_into_one_commit_than_is_said(database: Database) -> None:
+    arrivals = Arrivals(database, most=3)
+    await asyncio.gather(*(arrivals.add(arrival()) for _ in range(7)))
+    written = Counter(await rows(database, "select xid::text from feedback_loop.inbox"))
+    assert sorted(written.values()) == [1, 3, 3]
 
 
 async def test_a_duplicate_is_told_so_and_writes_nothing_beside_others_that_do(database: Database) -> None:
