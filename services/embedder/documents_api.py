@@ -20,14 +20,13 @@ from pydantic import (
 )
 
 from services.embedder import store
-from services.embedder.knowledge import MAX_BYTES, MEDIA_TYPES, RawDocument
+from services.embedder.knowledge import MAX_BYTES, MEDIA_TYPES, RawDocument, skip
 from services.embedder.parsing import Unreadable
 from services.embedder.reading import Reader
 from services.embedder.store import CutDocument
 from shared.bus.envelope import Envelope
-from shared.events import Because, GenerationRequested
+from shared.events import GenerationRequested
 from shared.postgres.database import Connection
-from shared.reasons import say
 from shared.runtime import Kernel
 from shared.web import http
 
@@ -180,14 +179,12 @@ def _read_all(given: list[NewDocument]) -> dict[str, list[CutDocument]]:
                 read.setdefault(document.app, []).extend(store.cut([_read(document, reader)]))
             except (Unreadable, ValueError) as error:
                 field = document.field if len(given) == 1 else f"{index}.{document.field}"
-                raise http.BadRequest(field, _reason(error), status=422) from None
+                if isinstance(error, Unreadable):
+                    reason = skip(document.source, error.code, **error.figures).reason
+                else:
+                    reason = str(error)
+                raise http.BadRequest(field, reason, status=422) from None
     return read
-
-
-def _reason(error: Unreadable | ValueError) -> str:
-    if isinstance(error, Unreadable):
-        return say([Because(code=error.code, figures=dict(error.figures))], "en")
-    return str(error)
 
 
 def _read(document: NewDocument, reader: Reader) -> RawDocument:

@@ -17,6 +17,9 @@ from shared.postgres.gathering import Gathering
 
 __all__ = ["Arrival", "Arrivals", "Duplicate"]
 
+TOGETHER = 8
+"""Deliveries in one commit; a quarter of those that there may be, if that is more."""
+
 # In one order everywhere, so that two processes with the same duplicates never wait for each other.
 _OF_NEW = "where (e.producer, e.cause::uuid) in (select consumer, event_id from arrived) order by e.event_id"
 _WRITE = f"""
@@ -48,15 +51,15 @@ class Arrivals:
     """Writes what is dealt with at the same time in one commit.
 
     Args:
-        most: deliveries in one commit. Fewer than there are at once: while some are written, others are
-            handled and published.
+        at_once: deliveries that there may be at the same time.
     """
 
-    def __init__(self, database: Database, most: int = 8) -> None:
+    def __init__(self, database: Database, at_once: int = 1) -> None:
         self._database = database
-        # Two deliveries of one event are never in one write, so the second finds the first's row.
+        # Two deliveries of one event are never in one write, so the second finds the first's row. Not all of
+        # them are in one: while some are written, others are handled and published.
         self._gathering = Gathering[Arrival, None](
-            self._write, lambda one: (one.consumer, one.envelope.id), most
+            self._write, lambda one: (one.consumer, one.envelope.id), most=max(TOGETHER, at_once // 4)
         )
 
     async def add(self, arrival: Arrival) -> None:

@@ -88,7 +88,7 @@ class Router:
         self._deps = deps
         self._database = database
         self._inbox = Inbox(database, consumer)
-        self._arrivals = Arrivals(database, max(8, prefetch // 4))
+        self._arrivals = Arrivals(database, prefetch)
         self._bus = bus
         self._outbox = outbox
         self._adopt = adopt

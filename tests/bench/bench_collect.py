@@ -15,7 +15,7 @@ import asyncio
 import json
 import os
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from functools import partial
 from statistics import median
 
@@ -116,7 +116,7 @@ def measure(source: ProcessPoolExecutor, servers: dict[str, Served]) -> dict[str
             many, make, connections = (BATCH, batch, 4) if name == BATCHES else (1, vote, CONNECTIONS)
             before = server.cpu()
             request = partial(make, f"{name[:3]}{round}")
-            with flame(FLAMES[name], server.pid) if round == ROUNDS and name in FLAMES else nullcontext():
+            with flame(FLAMES.get(name) if round == ROUNDS else None, server.pid):
                 done = source.submit(load.hammer, server.port, request, connections, SECONDS).result()
             assert set(done.statuses) == {200}, done.statuses
             votes = many * len(done.times)

@@ -19,7 +19,7 @@ import os
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from importlib.util import find_spec
 from statistics import median
 
@@ -131,7 +131,7 @@ async def once(name: str, amqp: str, dsn: str, prefetch: int) -> tuple[float, fl
     with spawned(PROGRAMS[name], way) as process:
         began = await arrivals.until("first", lambda ready: ready < MESSAGES)
         before = process.cpu()
-        with flame(f"hop-{prefetch}", process.pid) if name == PRODUCT else nullcontext():
+        with flame(f"hop-{prefetch}" if name == PRODUCT else None, process.pid):
             ended = await arrivals.until("arrived", lambda ready: ready >= MESSAGES)
         core = process.cpu() - before
     assert await arrivals.ready("arrived") == MESSAGES or name not in (BARE, FASTSTREAM)

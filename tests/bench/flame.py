@@ -49,10 +49,11 @@ Stack = tuple[str, ...]
 
 
 @contextmanager
-def flame(name: str, pid: int | None = None) -> Iterator[None]:
-    """Draw `name.svg` of what a process (None: this one) does meanwhile, if `BENCH_FLAME` names a folder."""
+def flame(name: str | None, pid: int | None = None) -> Iterator[None]:
+    """Draw `name.svg` of what a process (None: this one) does meanwhile, if `BENCH_FLAME` names a folder;
+    `name` None: draw nothing."""
     folder = os.environ.get("BENCH_FLAME")
-    if not folder:
+    if not (folder and name):
         yield
         return
     spy = shutil.which("py-spy", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")

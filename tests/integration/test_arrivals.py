@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
+import pytest
+
 from shared.bus.envelope import Envelope
 from shared.delivery.arrivals import Arrival, Arrivals, Duplicate
 from shared.events import LoopPaused, LoopResumed
@@ -32,11 +34,14 @@ async def test_what_ends_at_the_same_time_is_one_commit(database: Database) -> N
     }
 
 
-async def test_no_more_go_into_one_commit_than_is_said(database: Database) -> None:
-    arrivals = Arrivals(database, most=3)
-    await asyncio.gather(*(arrivals.add(arrival()) for _ in range(7)))
+@pytest.mark.parametrize(("at_once", "commits"), [(4, [4, 8, 8]), (48, [8, 12])])
+async def test_some_are_handled_while_others_are_written(
+    database: Database, at_once: int, commits: list[int]
+) -> None:
+    arrivals = Arrivals(database, at_once)
+    await asyncio.gather(*(arrivals.add(arrival()) for _ in range(20)))
     written = Counter(await rows(database, "select xid::text from feedback_loop.inbox"))
-    assert sorted(written.values()) == [1, 3, 3]
+    assert sorted(written.values()) == commits
 
 
 async def test_a_duplicate_is_told_so_and_writes_nothing_beside_others_that_do(database: Database) -> None:
